@@ -1,0 +1,225 @@
+"""Pictures of training and prediction: history curves, target against prediction, a forecast after its past.
+
+Targets are red, predictions blue and dashed, the past grey. Files are drawn with matplotlib's `Figure`
+objects, never through `pyplot`, so that no backend, style or figure of the caller changes. matplotlib is imported when
+the first picture is drawn; it is an optional need (the `viz` extra). Not here: the window and the animation
+during training, which are `lstmx.callbacks.LivePlot`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TARGET = {"color": "red", "linestyle": "-"}
+PREDICTION = {"color": "blue", "linestyle": "--"}
+PAST = {"color": "0.45", "linestyle": "-"}
+
+SIZE_INCHES = (8.0, 4.5)
+DOTS_PER_INCH = 120
+
+
+def new_figure() -> tuple[Figure, Axes]:
+    """A figure with one axes that belongs to nobody but the caller.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def require_matplotlib() -> None:
+    """Raise an ImportError that says what to install where matplotlib is missing."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "drawing needs matplotlib: from the checkout of lstmx, pip install '.[viz]'"
+        ) from error
+
+
+def draw_history(ax: Axes, history: Mapping[str, Sequence[float]]) -> None:
+    """Draw one curve per series of `history` over the epochs, counted from 1, into `ax`."""
+    for name, values in history.items():
+        style = "--" if name.startswith("val_") else "-"
+        marker = "o" if len(values) == 1 else None
+        ax.plot(np.arange(1, len(values) + 1), values, style, marker=marker, label=name)
+    ax.set_xlabel("epoch")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.grid(alpha=0.3)
+    positive = all(value > 0 for values in history.values() for value in values)
+    if positive and _spans_decades(history):
+        ax.set_yscale("log")
+    if history:
+        ax.legend()
+
+
+def _spans_decades(history: Mapping[str, Sequence[float]]) -> bool:
+    values = [value for series in history.values() for value in series]
+    return bool(values) and max(values) > 100 * min(values)
+
+
+def plot_history(
+    path: str | os.PathLike[str], history: Mapping[str, Sequence[float]], *, title: str | None = None
+) -> Path:
+    """Write the curves of a training history to an image file.
+
+    Args:
+        path: The file; its suffix (`.png`, `.svg`, `.pdf`, ...) chooses the format, none means `.png`.
+        history: Name -> one number per epoch, such as `lstmx.Trainer.fit` returns. The vertical axis
+            is logarithmic where all values are positive and span more than two decades.
+        title: A line above the picture.
+
+    Returns:
+        The path written.
+    """
+    figure, ax = new_figure()
+    draw_history(ax, history)
+    return _finish(path, figure, ax, title)
+
+
+def plot_prediction(
+    path: str | os.PathLike[str],
+    target: ArrayLike,
+    prediction: ArrayLike,
+    t: ArrayLike | None = None,
+    *,
+    title: str | None = None,
+    xlabel: str = "step",
+    ylabel: str | None = None,
+) -> Path:
+    """Write a picture of a target (red) and its prediction (blue, dashed) to an image file.
+
+    Args:
+        path: The file; its suffix chooses the format, none means `.png`.
+        target: `[T]` numbers; axes of extent 1 are dropped. NaN leaves a gap.
+        prediction: As `target`, of the same length.
+        t: `[T]` positions on the horizontal axis, numbers or dates (`datetime64`); 0, 1, 2, ... by default.
+        title: A line above the picture.
+        xlabel: What the horizontal axis shows.
+        ylabel: What the vertical axis shows, with its unit.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: The lengths differ or an argument is not one series.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> t = np.arange(60) / 10
+        >>> folder = tempfile.mkdtemp()
+        >>> path = plot_prediction(f"{folder}/sine.png", np.sin(t), 0.9 * np.sin(t), t, xlabel="seconds")
+        >>> path.name
+        'sine.png'
+    """
+    wanted = _series("target", target)
+    given = _series("prediction", prediction, length=len(wanted))
+    where = np.arange(len(wanted)) if t is None else _series("t", t, length=len(wanted))
+    figure, ax = new_figure()
+    ax.plot(where, wanted, label="target", **TARGET)
+    ax.plot(where, given, label="prediction", **PREDICTION)
+    _label(ax, xlabel, ylabel)
+    return _finish(path, figure, ax, title)
+
+
+def plot_forecast(
+    path: str | os.PathLike[str],
+    past: ArrayLike,
+    forecast: ArrayLike,
+    *,
+    t_past: ArrayLike | None = None,
+    t_forecast: ArrayLike | None = None,
+    actual: ArrayLike | None = None,
+    title: str | None = None,
+    xlabel: str = "step",
+    ylabel: str | None = None,
+) -> Path:
+    """Write a picture of a forecast (blue, dashed) after the past it was made from (grey) to an image file.
+
+    Args:
+        path: The file; its suffix chooses the format, none means `.png`.
+        past: `[N]` numbers up to the moment of the forecast; pass the part that is to be seen.
+        forecast: `[horizon]` numbers that follow.
+        t_past: `[N]` positions of `past`, numbers or dates (`datetime64`); -N+1, ..., 0 by default.
+        t_forecast: `[horizon]` positions of `forecast`; 1, 2, ..., horizon by default. Both or neither.
+        actual: `[horizon]` numbers that came true (red), where they are known.
+        title: A line above the picture.
+        xlabel: What the horizontal axis shows.
+        ylabel: What the vertical axis shows, with its unit.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: Lengths differ, an argument is not one series, or only one of the two `t` is given.
+    """
+    before = _series("past", past)
+    after = _series("forecast", forecast)
+    if (t_past is None) != (t_forecast is None):
+        missing = "t_past" if t_past is None else "t_forecast"
+        raise ValueError(f"{missing}: expected t_past and t_forecast together, got None")
+    if t_past is None or t_forecast is None:
+        t_past, t_forecast = np.arange(1 - len(before), 1), np.arange(1, len(after) + 1)
+    t_before = _series("t_past", t_past, length=len(before))
+    t_after = _series("t_forecast", t_forecast, length=len(after))
+    truth = None if actual is None else _series("actual", actual, length=len(after))
+    figure, ax = new_figure()
+    ax.plot(t_before, before, label="past", **PAST)
+    if len(before):
+        ax.axvline(t_before[-1], color="0.8", linewidth=1)
+    if truth is not None:
+        ax.plot(t_after, truth, label="target", **TARGET, **_dot(after))
+    ax.plot(t_after, after, label="forecast", **PREDICTION, **_dot(after))
+    _label(ax, xlabel, ylabel)
+    return _finish(path, figure, ax, title)
+
+
+def _dot(values: NDArray[Any]) -> dict[str, str]:
+    """A line through one point is invisible: mark it."""
+    return {"marker": "o"} if len(values) == 1 else {}
+
+
+def _series(name: str, value: ArrayLike, length: int | None = None) -> NDArray[Any]:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufM":
+        raise TypeError(f"{name}: expected numbers or dates, got dtype {array.dtype}")
+    if array.size != max(array.shape, default=1):
+        raise ValueError(f"{name}: expected one series, got shape {array.shape}")
+    array = array.reshape(-1)
+    if length is not None and len(array) != length:
+        raise ValueError(f"{name}: expected length {length}, got {len(array)}")
+    return array
+
+
+def _label(ax: Axes, xlabel: str, ylabel: str | None) -> None:
+    ax.set_xlabel(xlabel)
+    if ylabel is not None:
+        ax.set_ylabel(ylabel)
+    ax.grid(alpha=0.3)
+    ax.legend()
+
+
+def _finish(path: str | os.PathLike[str], figure: Figure, ax: Axes, title: str | None) -> Path:
+    if title is not None:
+        ax.set_title(title)
+    target = Path(path)
+    if not target.suffix:
+        target = target.with_suffix(".png")
+    figure.savefig(target)
+    return target
