@@ -1,9 +1,9 @@
 """Pictures of training and prediction: history curves, target against prediction, a forecast after its past.
 
 Targets are red, predictions blue and dashed, the past grey. Files are drawn with matplotlib's `Figure`
-objects, never through `pyplot`, so that no backend, style or figure of the caller changes. matplotlib is imported when
-the first picture is drawn; it is an optional need (the `viz` extra). Not here: the window and the animation
-during training, which are `lstmx.callbacks.LivePlot`.
+objects, never through `pyplot`, so that no backend, style or figure of the caller changes. matplotlib is
+imported when the first picture is drawn; it is an optional need (the `viz` extra). Not here: the window and the
+animation during training, which are `lstmx.callbacks.LivePlot`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TARGET = {"color": "red", "linestyle": "-"}
-PREDICTION = {"color": "blue", "linestyle": "--"}
-PAST = {"color": "0.45", "linestyle": "-"}
+TARGET: dict[str, Any] = {"color": "red", "linestyle": "-"}
+PREDICTION: dict[str, Any] = {"color": "blue", "linestyle": "--"}
+PAST: dict[str, Any] = {"color": "0.45", "linestyle": "-"}
 
 SIZE_INCHES = (8.0, 4.5)
 DOTS_PER_INCH = 120
@@ -53,12 +53,14 @@ def require_matplotlib() -> None:
 
 def draw_history(ax: Axes, history: Mapping[str, Sequence[float]]) -> None:
     """Draw one curve per series of `history` over the epochs, counted from 1, into `ax`."""
+    from matplotlib.ticker import MaxNLocator
+
     for name, values in history.items():
         style = "--" if name.startswith("val_") else "-"
         marker = "o" if len(values) == 1 else None
         ax.plot(np.arange(1, len(values) + 1), values, style, marker=marker, label=name)
     ax.set_xlabel("epoch")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
     positive = all(value > 0 for values in history.values() for value in values)
     if positive and _spans_decades(history):
@@ -190,7 +192,7 @@ def plot_forecast(
     return _finish(path, figure, ax, title)
 
 
-def _dot(values: NDArray[Any]) -> dict[str, str]:
+def _dot(values: NDArray[Any]) -> dict[str, Any]:
     """A line through one point is invisible: mark it."""
     return {"marker": "o"} if len(values) == 1 else {}
 
