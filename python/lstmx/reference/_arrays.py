@@ -1,0 +1,42 @@
+"""What the reference shares: conversion to float64 with a shape check, and stacking over time.
+
+An object that is not an ndarray but speaks NumPy's protocols (`__array_ufunc__`) passes unchanged, so that an
+array that carries an error bound beside its values can travel through the same formulas.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lstmx._checks import describe_shape
+
+Array: TypeAlias = NDArray[np.float64]
+
+
+def float64(name: str, value: ArrayLike, shape: tuple[int | None, ...]) -> Array:
+    """Return `value` as float64 after comparing its shape (None: any extent) with `shape`."""
+    array: Any = value
+    if isinstance(value, np.ndarray) or not hasattr(value, "__array_ufunc__"):
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
+        array = array.astype(np.float64)
+    matches = len(shape) == array.ndim and all(
+        want is None or want == got for want, got in zip(shape, array.shape, strict=True)
+    )
+    if not matches:
+        raise ValueError(f"{name}: expected shape {describe_shape(shape)}, got {array.shape}")
+    return array  # type: ignore[no-any-return]
+
+
+def float64_or_zeros(name: str, value: ArrayLike | None, shape: tuple[int, ...]) -> Array:
+    """Return `value` as float64, or zeros of `shape` where it is None."""
+    return np.zeros(shape) if value is None else float64(name, value, shape)
+
+
+def stack(items: list[Array], shape: tuple[int, ...]) -> Array:
+    """Stack arrays of one `shape` along a new first axis; no items give an array of length 0."""
+    return np.stack(items) if items else np.zeros((0, *shape))

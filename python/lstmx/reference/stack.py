@@ -1,0 +1,145 @@
+"""Several layers and both directions, in terms of `lstm_forward` and `lstm_backward`.
+
+Parameter names, the layout of the states and the order of the directions are PyTorch's. Dropout between
+layers is not here: it is an operation of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lstmx.reference._arrays import Array, float64, float64_or_zeros
+from lstmx.reference.cells import LSTM, CellSpec
+from lstmx.reference.lstm import lstm_backward, lstm_forward
+
+State: TypeAlias = tuple[Array, Array]
+OptionalState: TypeAlias = tuple[ArrayLike | None, ArrayLike | None] | None
+Backward: TypeAlias = Callable[..., tuple[Array, State, dict[str, Array]]]
+LayerBackward: TypeAlias = Callable[[Array, Array, Array], tuple[Array, Array, Array, dict[str, Array]]]
+
+
+def lstm(
+    x: ArrayLike,
+    params: Mapping[str, ArrayLike],
+    state: OptionalState = None,
+    *,
+    num_layers: int = 1,
+    batch_first: bool = False,
+    bidirectional: bool = False,
+    cell: CellSpec = LSTM,
+) -> tuple[Array, State, Backward]:
+    """Run a stack of layers; the maths of https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html.
+
+    Args:
+        x: Input, [T, B, I] or, with `batch_first`, [B, T, I].
+        params: Arrays under PyTorch's names: `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`,
+            `..._l1`, `..._l0_reverse`; the biases may be absent.
+        state: `(h_0, c_0)`, each [layers * directions, B, H] (layer 0 forward, layer 0 reverse, layer 1 ...);
+            None is zero.
+        num_layers: The number of layers.
+        batch_first: Whether x, y and their gradients have the batch as the first axis. States never do.
+        bidirectional: Whether each layer also runs over the reversed sequence.
+        cell: The cell.
+
+    Returns:
+        `(y, (h_n, c_n), backward)`: y is [T, B, directions * H] or batch first. `backward(dy, dstate=None)`
+        returns `(dx, (dh_0, dc_0), grads)`, `grads` having the names of `params`; dy or dstate may be None.
+
+    Raises:
+        KeyError: A weight is missing.
+        TypeError: An argument does not hold real numbers.
+        ValueError: A shape does not fit the others.
+
+    Example:
+        >>> params = {"weight_ih_l0": np.ones((4, 1)), "weight_hh_l0": np.ones((4, 1))}
+        >>> y, (h_n, c_n), backward = lstm(np.ones((5, 2, 1)), params)
+        >>> y.shape, h_n.shape
+        ((5, 2, 1), (1, 2, 1))
+        >>> dx, (dh_0, dc_0), grads = backward(np.ones_like(y))
+        >>> sorted(grads)
+        ['weight_hh_l0', 'weight_ih_l0']
+    """
+    x = float64("x", x, (None, None, None))
+    x = x.swapaxes(0, 1) if batch_first else x
+    ways = ("", "_reverse") if bidirectional else ("",)
+    names = [[f"_l{k}{way}" for way in ways] for k in range(num_layers)]
+    size = np.shape(params["weight_hh_l0"])[-1]
+    states = (num_layers * len(ways), x.shape[1], size)
+    h_0, c_0 = _states("h_0", "c_0", state, states, num_layers)
+
+    y, layers = x, []
+    for k in range(num_layers):
+        y, h_k, c_k, backward_k = _layer(y, params, names[k], h_0[k], c_0[k], cell)
+        layers.append((h_k, c_k, backward_k))
+    h_n, c_n = (np.concatenate([layer[n] for layer in layers]) for n in (0, 1))
+    outputs = (y.shape[1], y.shape[0], y.shape[2]) if batch_first else y.shape
+
+    def backward(dy: ArrayLike | None, dstate: OptionalState = None) -> tuple[Array, State, dict[str, Array]]:
+        dx = float64_or_zeros("dy", dy, outputs)
+        dx = dx.swapaxes(0, 1) if batch_first else dx
+        dh, dc = _states("dh_n", "dc_n", dstate, states, num_layers)
+        grads: dict[str, Array] = {}
+        for k in reversed(range(num_layers)):
+            dx, dh[k], dc[k], grads_k = layers[k][2](dx, dh[k], dc[k])
+            grads.update(grads_k)
+        dx = dx.swapaxes(0, 1) if batch_first else dx
+        return dx, (dh.reshape(states), dc.reshape(states)), grads
+
+    return y.swapaxes(0, 1) if batch_first else y, (h_n, c_n), backward
+
+
+def _states(
+    h_name: str, c_name: str, state: OptionalState, shape: tuple[int, ...], num_layers: int
+) -> tuple[Array, Array]:
+    """The two halves of a state [L * D, B, H] as [L, D, B, H]; what is None is zero."""
+    h, c = (None, None) if state is None else state
+    split = (num_layers, shape[0] // num_layers, *shape[1:])
+    return float64_or_zeros(h_name, h, shape).reshape(split), float64_or_zeros(c_name, c, shape).reshape(
+        split
+    )
+
+
+def _layer(
+    x: Array, params: Mapping[str, ArrayLike], suffixes: list[str], h_0: Array, c_0: Array, cell: CellSpec
+) -> tuple[Array, Array, Array, LayerBackward]:
+    """One layer in all its directions: y [T, B, D * H], h_n and c_n [D, B, H], and its backward function."""
+    runs = [
+        lstm_forward(
+            _turn(x, d),
+            params[f"weight_ih{suffix}"],
+            params[f"weight_hh{suffix}"],
+            params.get(f"bias_ih{suffix}"),
+            params.get(f"bias_hh{suffix}"),
+            h_0[d],
+            c_0[d],
+            cell=cell,
+        )
+        for d, suffix in enumerate(suffixes)
+    ]
+
+    def backward(dy: Array, dh_n: Array, dc_n: Array) -> tuple[Array, Array, Array, dict[str, Array]]:
+        halves = np.split(dy, len(suffixes), axis=2)
+        each = [
+            lstm_backward(run[3], _turn(half, d), dh_n[d], dc_n[d])
+            for d, (run, half) in enumerate(zip(runs, halves, strict=True))
+        ]
+        dx = np.sum([_turn(gradients.dx, d) for d, gradients in enumerate(each)], axis=0)
+        grads = {
+            f"{name}{suffix}": getattr(gradients, f"d_{name}")
+            for suffix, gradients in zip(suffixes, each, strict=True)
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            if f"{name}{suffix}" in params
+        }
+        return dx, np.stack([g.dh_0 for g in each]), np.stack([g.dc_0 for g in each]), grads
+
+    y = np.concatenate([_turn(run[0], d) for d, run in enumerate(runs)], axis=2)
+    return y, np.stack([run[1] for run in runs]), np.stack([run[2] for run in runs]), backward
+
+
+def _turn(sequence: Array, direction: int) -> Array:
+    """The sequence as the direction reads it: 0 forward, 1 from its end."""
+    return sequence[::-1] if direction else sequence
