@@ -1,7 +1,7 @@
 """What all tests share: the targets, seeded random numbers, and `--runslow`.
 
-- `target`: a test that takes it runs once for every compiled target, with that target active. A target that the
-  machine lacks is skipped; LSTMX_REQUIRE_TARGETS ("all", or names separated by commas) makes it a failure.
+- `target`: a test that takes it runs once for every compiled target, with that target active. A target that
+  the machine lacks is skipped; LSTMX_REQUIRE_TARGETS ("all", or names with commas) makes it a failure.
 - `rng`: a NumPy generator whose seed follows from the test's name; it is printed when the test fails.
   LSTMX_TEST_SEED=n changes all seeds.
 - Tests marked `slow` run with `--runslow` only.
@@ -16,8 +16,8 @@ import hypothesis
 import numpy as np
 import pytest
 
-# print_blob: a failure prints what reproduces it. The target fixture may be function-scoped: its context manager
-# stays entered for all examples of a test.
+# print_blob: a failure prints what reproduces it. The target fixture may be function-scoped: its context
+# manager stays entered for all examples of a test.
 hypothesis.settings.register_profile(
     "lstmx",
     deadline=None,

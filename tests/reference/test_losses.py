@@ -1,4 +1,4 @@
-"""The reference losses against finite differences, against PyTorch in float64, and their weights, masks, divisors."""
+"""The reference losses against finite differences and PyTorch in float64; weights, masks, divisors."""
 
 from __future__ import annotations
 

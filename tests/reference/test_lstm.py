@@ -1,4 +1,4 @@
-"""The reference LSTM against finite differences, against PyTorch in float64 and against itself cut into chunks."""
+"""The reference LSTM against finite differences, against PyTorch in float64, and cut into chunks."""
 
 from __future__ import annotations
 
