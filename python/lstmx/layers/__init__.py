@@ -1,0 +1,29 @@
+"""The layers of lstmx: LSTM, Linear, Dropout, LastStep, Sequential, and what they have in common.
+
+Every layer is called the same way: `y, state = layer(x, state)` to infer, `y, state, backward = layer.forward(x,
+state)` to train. Losses, optimisers and the training loop are elsewhere.
+"""
+
+from lstmx.layers.arena import Arena, Entry
+from lstmx.layers.config import from_config, parameter_shapes
+from lstmx.layers.dropout import Dropout
+from lstmx.layers.laststep import LastStep
+from lstmx.layers.linear import Linear
+from lstmx.layers.lstm import LSTM
+from lstmx.layers.module import Backward, IncompatibleKeys, Module
+from lstmx.layers.sequential import Sequential
+
+__all__ = [
+    "LSTM",
+    "Arena",
+    "Backward",
+    "Dropout",
+    "Entry",
+    "IncompatibleKeys",
+    "LastStep",
+    "Linear",
+    "Module",
+    "Sequential",
+    "from_config",
+    "parameter_shapes",
+]

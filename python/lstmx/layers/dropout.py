@@ -1,0 +1,97 @@
+"""Dropout: zeroes elements at random while training and scales the rest, so that inference needs no change.
+
+The mask of a forward call is kept for its backward call. The mask helper here also serves dropout between the
+layers of an `LSTM`. Recurrent kinds of dropout are not here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lstmx._checks import FloatArray, check_float
+from lstmx.layers.arena import Shape
+from lstmx.layers.module import Backward, Module, as_float32
+
+
+def draw_mask(shape: Shape, p: float, rng: np.random.Generator) -> FloatArray:
+    """Return an array of 0 (with probability p) and 1 / (1 - p)."""
+    mask = rng.random(shape, dtype=np.float32)
+    np.greater_equal(mask, np.float32(p), out=mask, casting="unsafe")
+    if p < 1.0:
+        mask *= np.float32(1.0 / (1.0 - p))
+    return mask
+
+
+class Dropout(Module):
+    """Inverted dropout: in `forward`, each element of x is zeroed with probability p or divided by 1 - p.
+
+    Calling the layer (inference) returns x itself.
+
+    Args:
+        p: The probability of zeroing, from 0 to 1.
+        rng: Seed or generator of the masks: `np.random.default_rng(rng)`; `rngs()` gives it back.
+
+    Call: `y, None = layer(x)`, x of any shape, y of the same.
+
+    Source: Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting";
+    the scaling is that of `torch.nn.Dropout`.
+
+    Raises:
+        TypeError, ValueError: p is not a number from 0 to 1.
+
+    Example:
+        >>> import lstmx, numpy as np
+        >>> layer = lstmx.Dropout(0.5, rng=0)
+        >>> x = np.ones((1, 4), np.float32)
+        >>> layer(x)[0].tolist()
+        [[1.0, 1.0, 1.0, 1.0]]
+        >>> y, _, backward = layer.forward(x)
+        >>> sorted(set(y.ravel().tolist())) in ([0.0], [2.0], [0.0, 2.0])
+        True
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: Any = None) -> None:
+        self._configure(p)
+        self._rng = np.random.default_rng(rng)
+        self._allocate()
+
+    def _configure(self, p: Any = 0.5) -> None:
+        self.p = check_float("p", p, minimum=0.0, maximum=1.0)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, with the class under "type"."""
+        return {"type": "Dropout", "p": self.p}
+
+    def rngs(self) -> list[np.random.Generator]:
+        """Return the generator of the masks."""
+        return [self._rng]
+
+    def _output_shape(self, name: str, shape: Shape) -> Shape:
+        return shape
+
+    def _infer(self, x: FloatArray, state: None) -> tuple[FloatArray, None]:
+        return x, None
+
+    def _train(self, x: FloatArray, state: None) -> tuple[FloatArray, None, Backward]:
+        mask = draw_mask(x.shape, self.p, self._rng)
+        return np.asarray(x * mask), None, _DropoutBackward(mask)
+
+
+class _DropoutBackward(Backward):
+    __slots__ = ("_shape",)
+
+    def __init__(self, mask: FloatArray) -> None:
+        super().__init__(mask)
+        self._shape = mask.shape
+
+    def _check_dy(self, name: str, dy: Any) -> FloatArray:
+        return as_float32(name, dy, self._shape)
+
+    def _run(
+        self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool
+    ) -> tuple[FloatArray | None, None]:
+        assert dy is not None
+        (mask,) = self._take()
+        return (np.asarray(dy * mask) if need_dx else None), None

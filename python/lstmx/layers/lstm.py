@@ -1,0 +1,424 @@
+"""LSTM: the layer, several deep and both ways if wanted, over the plans of the core.
+
+All arithmetic of the recurrence is `_core.LstmPlan`'s, one call a layer and direction. Here are the arguments, the
+initial values, the arrays for the results, and the order of the calls. Batch-first data is read and written through
+strides, without a copy. Variable lengths are not here.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from lstmx import _core
+from lstmx._checks import FloatArray, check_bool, check_choice, check_float, check_int
+from lstmx.layers.arena import Arena, Parameter, Shape
+from lstmx.layers.dropout import draw_mask
+from lstmx.layers.initial import fill_glorot, fill_uniform
+from lstmx.layers.module import _FLOAT32, Backward, Module, as_float32
+
+State: TypeAlias = tuple[FloatArray, FloatArray]
+
+
+class _Cell(NamedTuple):
+    """One layer in one direction: its plan, its parameters (the biases None without bias), their gradients."""
+
+    plan: _core.LstmPlan
+    weights: tuple[FloatArray, FloatArray, FloatArray | None, FloatArray | None]
+    d_weights: tuple[FloatArray, FloatArray, FloatArray | None, FloatArray | None]
+
+
+class _Step(NamedTuple):
+    """What backward needs of one layer's forward: all arrays `[T, B, *]`."""
+
+    x: FloatArray
+    y: FloatArray
+    tapes: list[_core.LstmTape]
+    mask: FloatArray | None  # dropout's, on what the next layer read
+
+
+class LSTM(Module):
+    """Long short-term memory, of one or several layers, in one or both directions; PyTorch's names and equations.
+
+    Per step, with gates in the order i, f, g, o and sigma the logistic function::
+
+        i = sigma(W_ii x + b_ii + W_hi h + b_hi)        c' = f * c + i * g
+        f = sigma(W_if x + b_if + W_hf h + b_hf)        h' = o * tanh(c')
+        g =  tanh(W_ig x + b_ig + W_hg h + b_hg)
+        o = sigma(W_io x + b_io + W_ho h + b_ho)
+
+    Args:
+        input_size: Width I of x.
+        hidden_size: Width H of the hidden state.
+        num_layers: Layers L; each reads the output of the one before.
+        bias: Whether there are biases, two a layer as in PyTorch.
+        batch_first: Whether x and y are `[B, T, *]` instead of `[T, B, *]`. States are `[L*D, B, H]` in both cases.
+        dropout: Probability of `Dropout` on the output of every layer but the last, in `forward` only.
+        bidirectional: Whether each layer also runs backwards in time (D = 2); y then holds both outputs side by side.
+        forget_bias: Added to the forget gate's slice of `bias_ih` at creation; 0 as in PyTorch. TensorFlow's
+            `BasicLSTMCell(forget_bias=1)` keeps biases that start at 0 and adds 1 to the forget gate's sum at every
+            step, so that a cell remembers before it has learnt anything (Jozefowicz et al. 2015). A constant beside a
+            trainable bias is the same function, with the same gradients, as a bias that starts at that constant:
+            `LSTM(..., init="glorot", forget_bias=1)` is that cell. (With init="pytorch", the 1 comes on top of two
+            uniform draws.) To take over TensorFlow's trained biases, add its forget_bias to their forget slice.
+            Keras's `unit_forget_bias=True` already stores a bias that starts at 1: add nothing there.
+        init: How weights start. "pytorch": all parameters U(-1/sqrt(H), 1/sqrt(H)). "glorot": biases 0 and each
+            whole matrix `weight_ih [4H, fan_in]`, `weight_hh [4H, H]` from U(-b, b), b = sqrt(6 / (fan_in + 4H)):
+            the four gates count as one matrix of fan_out 4H, as in Keras's `kernel` (fan_in I) and
+            `torch.nn.init.xavier_uniform_`. TensorFlow's `BasicLSTMCell` joins both matrices (fan_in I + H).
+        rng: Seed or generator of the initial values and of dropout: `np.random.default_rng(rng)`.
+
+    Parameters of layer k: `weight_ih_lk [4H, I or D*H]`, `weight_hh_lk [4H, H]`, `bias_ih_lk [4H]`, `bias_hh_lk [4H]`;
+    with the suffix `_reverse` those of the backward direction.
+
+    Call: `y, (h_n, c_n) = lstm(x, state=None)`, with x `[T, B, I]` (`[B, T, I]` if batch_first) or one unbatched
+    sequence `[T, I]`; state a pair (h_0, c_0), each `[L*D, B, H]` (unbatched `[L*D, H]`), None for zeros;
+    y `[T, B, D*H]` accordingly, and the final states in the shape of the initial ones.
+    `y, (h_n, c_n), backward = lstm.forward(x, state)` trains; its y is read-only because backward reads it again. In
+    `backward(dy, (dh_n, dc_n))`, each of the three may be None for zeros.
+
+    Source: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Gers et al. 2000 (forget gate);
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html.
+
+    Raises:
+        TypeError, ValueError: An argument is of the wrong kind or out of range.
+
+    Example:
+        >>> import lstmx, numpy as np
+        >>> lstm = lstmx.LSTM(3, 8, num_layers=2, batch_first=True, rng=0)
+        >>> x = np.zeros((4, 20, 3), np.float32)
+        >>> y, (h_n, c_n) = lstm(x)
+        >>> y.shape, h_n.shape, c_n.shape
+        ((4, 20, 8), (2, 4, 8), (2, 4, 8))
+        >>> y, state, backward = lstm.forward(x, (h_n, c_n))
+        >>> dx, (dh_0, dc_0) = backward(np.ones_like(y))
+        >>> dx.shape, dh_0.shape, lstm.grads["weight_hh_l1"].shape
+        ((4, 20, 3), (2, 4, 8), (32, 8))
+    """
+
+    _TRANSIENT = Module._TRANSIENT | {"_cells"}
+
+    input_size: int
+    output_size: int
+    batch_first: bool
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        forget_bias: float = 0.0,
+        init: str = "pytorch",
+        rng: Any = None,
+    ) -> None:
+        self._configure(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            forget_bias=forget_bias,
+            init=init,
+        )
+        rng = np.random.default_rng(rng)
+        if self.dropout and self.num_layers == 1:
+            warnings.warn(
+                f"dropout: {self.dropout} has no effect with num_layers=1, as it acts between layers",
+                stacklevel=2,
+            )
+        self._rng = rng if self._drops else None
+        self._allocate()
+        self._initialise(rng)
+
+    def _configure(
+        self,
+        input_size: Any,
+        hidden_size: Any,
+        num_layers: Any = 1,
+        bias: Any = True,
+        batch_first: Any = False,
+        dropout: Any = 0.0,
+        bidirectional: Any = False,
+        *,
+        forget_bias: Any = 0.0,
+        init: Any = "pytorch",
+    ) -> None:
+        self.input_size = check_int("input_size", input_size, minimum=1)
+        self.hidden_size = check_int("hidden_size", hidden_size, minimum=1)
+        self.num_layers = check_int("num_layers", num_layers, minimum=1)
+        self.bias = check_bool("bias", bias)
+        self.batch_first = check_bool("batch_first", batch_first)
+        self.dropout = check_float("dropout", dropout, minimum=0.0, maximum=1.0)
+        self.bidirectional = check_bool("bidirectional", bidirectional)
+        self.forget_bias = check_float("forget_bias", forget_bias)
+        if self.forget_bias and not self.bias:
+            raise ValueError(f"forget_bias: expected 0 with bias=False, got {forget_bias!r}")
+        self.init = check_choice("init", init, ("pytorch", "glorot"))
+        self._directions = 2 if self.bidirectional else 1
+        self.output_size = self._directions * self.hidden_size
+
+    @property
+    def _drops(self) -> bool:
+        return self.dropout > 0 and self.num_layers > 1
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, with the class under "type"."""
+        return {
+            "type": "LSTM",
+            "input_size": self.input_size,
+            "hidden_size": self.hidden_size,
+            "num_layers": self.num_layers,
+            "bias": self.bias,
+            "batch_first": self.batch_first,
+            "dropout": self.dropout,
+            "bidirectional": self.bidirectional,
+            "forget_bias": self.forget_bias,
+            "init": self.init,
+        }
+
+    def rngs(self) -> list[np.random.Generator]:
+        """Return the generator of dropout between layers, if there is any."""
+        return [] if self._rng is None else [self._rng]
+
+    # --- parameters ----------------------------------------------------------------------------------------------
+
+    def _cell_names(self) -> Iterator[tuple[int, tuple[str, str, str, str]]]:
+        """Yield, for each layer and direction, its width of input and its four names."""
+        for layer in range(self.num_layers):
+            width = self.input_size if layer == 0 else self.output_size
+            for suffix in (f"l{layer}", f"l{layer}_reverse")[: self._directions]:
+                yield (
+                    width,
+                    (f"weight_ih_{suffix}", f"weight_hh_{suffix}", f"bias_ih_{suffix}", f"bias_hh_{suffix}"),
+                )
+
+    def _parameters(self) -> Iterator[Parameter]:
+        gates = 4 * self.hidden_size
+        for width, (weight_ih, weight_hh, bias_ih, bias_hh) in self._cell_names():
+            yield Parameter(weight_ih, (gates, width), False)
+            yield Parameter(weight_hh, (gates, self.hidden_size), False)
+            if self.bias:
+                yield Parameter(bias_ih, (gates,), True)
+                yield Parameter(bias_hh, (gates,), True)
+
+    def _initialise(self, rng: np.random.Generator) -> None:
+        hidden = self.hidden_size
+        with self.editing() as params:
+            for name, view in params.items():
+                if self.init == "pytorch":
+                    fill_uniform(view, 1.0 / math.sqrt(hidden), rng)
+                elif view.ndim == 2:
+                    fill_glorot(view, rng)
+                if name.startswith("bias_ih"):
+                    view[hidden : 2 * hidden] += np.float32(self.forget_bias)
+
+    def _bind(self, arena: Arena) -> None:
+        super()._bind(arena)
+        params, grads = self._params, self._grads
+        cells = []
+        for width, (weight_ih, weight_hh, bias_ih, bias_hh) in self._cell_names():
+            weights = (params[weight_ih], params[weight_hh], params.get(bias_ih), params.get(bias_hh))
+            d_weights = (grads[weight_ih], grads[weight_hh], grads.get(bias_ih), grads.get(bias_hh))
+            cells.append(_Cell(_core.LstmPlan(width, self.hidden_size), weights, d_weights))
+        self._cells = tuple(cells)
+
+    # --- shapes --------------------------------------------------------------------------------------------------
+
+    def _output_shape(self, name: str, shape: Shape) -> Shape:
+        if len(shape) not in (2, 3) or shape[-1] != self.input_size:
+            batched = "(B, T, {})" if self.batch_first else "(T, B, {})"
+            expected = f"{batched.format(self.input_size)} or (T, {self.input_size})"
+            raise ValueError(f"{name}: expected shape {expected}, got {shape}")
+        return (*shape[:-1], self.output_size)
+
+    def _state_shape(self, shape: Shape) -> Shape:
+        """The shape of h and c for an x (or a y) of `shape`."""
+        layers = len(self._cells)
+        if len(shape) == 2:
+            return (layers, self.hidden_size)
+        return (layers, shape[0 if self.batch_first else 1], self.hidden_size)
+
+    def _check_state(self, name: str, state: Any, shape: Shape) -> State | None:
+        if state is None:
+            return None
+        want = self._state_shape(shape)
+        h_0, c_0 = _pair(name, state, "(h_0, c_0)")
+        return _as_state(name, 0, "h_0", h_0, want), _as_state(name, 1, "c_0", c_0, want)
+
+    def _time_major(self, array: FloatArray) -> FloatArray:
+        """`array` (x, y or a gradient of them, as the caller sees it) as `[T, B, *]`."""
+        if array.ndim == 2:
+            return array[:, np.newaxis]
+        return array.transpose(1, 0, 2) if self.batch_first else array
+
+    # --- the two passes ------------------------------------------------------------------------------------------
+
+    def _infer(self, x: FloatArray, state: State | None) -> tuple[FloatArray, State]:
+        y, final, _ = self._compute(x, state, False)
+        return y, final
+
+    def _train(self, x: FloatArray, state: State | None) -> tuple[FloatArray, State, Backward]:
+        y, final, steps = self._compute(x, state, True)
+        y.flags.writeable = False
+        return y, final, _LSTMBackward(self, x.shape, state, steps)
+
+    def _compute(
+        self, x: FloatArray, state: State | None, training: bool
+    ) -> tuple[FloatArray, State, list[_Step]]:
+        """Run all layers; the steps are empty where not training."""
+        y = np.empty((*x.shape[:-1], self.output_size), np.float32)
+        final_shape = self._state_shape(x.shape)
+        h_n, c_n = np.empty(final_shape, np.float32), np.empty(final_shape, np.float32)
+        if x.ndim == 3:
+            h_0, c_0, h_out, c_out = (*state, h_n, c_n) if state else (None, None, h_n, c_n)
+        else:
+            rows = (len(self._cells), 1, self.hidden_size)
+            h_0, c_0 = (state[0].reshape(rows), state[1].reshape(rows)) if state else (None, None)
+            h_out, c_out = h_n.reshape(rows), c_n.reshape(rows)
+        version, threads = self._arena.version, _core.get_num_threads()
+        steps: list[_Step] = []
+        inputs, last, y_last = self._time_major(x), self.num_layers - 1, self._time_major(y)
+        for layer in range(self.num_layers):
+            outputs = y_last if layer == last else np.empty_like(y_last, order="C")
+            tapes: list[Any] = []
+            for direction in range(self._directions):
+                k = layer * self._directions + direction
+                cell = self._cells[k]
+                tape = cell.plan.forward(
+                    version,
+                    *cell.weights,
+                    _reversed_if(direction, inputs),
+                    None if h_0 is None else h_0[k],
+                    None if c_0 is None else c_0[k],
+                    self._half(direction, outputs),
+                    h_out[k],
+                    c_out[k],
+                    training,
+                    threads,
+                )
+                tapes.append(tape)
+            mask = None
+            if training:
+                if layer < last and self._rng is not None:
+                    mask = draw_mask(outputs.shape, self.dropout, self._rng)
+                steps.append(_Step(inputs, outputs, tapes, mask))
+            inputs = outputs if mask is None else outputs * mask
+        return y, (h_n, c_n), steps
+
+    def _half(self, direction: int, outputs: FloatArray) -> FloatArray:
+        """The part of a layer's `[T, B, D*H]` that `direction` writes, in the order in which it writes it."""
+        if self._directions == 1:
+            return outputs
+        hidden = self.hidden_size
+        return outputs[::-1, :, hidden:] if direction else outputs[:, :, :hidden]
+
+
+class _LSTMBackward(Backward):
+    __slots__ = ("_layer", "_shape")
+
+    def __init__(self, layer: LSTM, shape: Shape, state: State | None, steps: list[_Step]) -> None:
+        super().__init__(state, steps)
+        self._layer = layer
+        self._shape = shape
+
+    def _check_dy(self, name: str, dy: Any) -> FloatArray | None:
+        return None if dy is None else as_float32(name, dy, (*self._shape[:-1], self._layer.output_size))
+
+    def _check_dstate(self, name: str, dstate: Any) -> tuple[FloatArray | None, FloatArray | None]:
+        if dstate is None:
+            return None, None
+        want = self._layer._state_shape(self._shape)
+        dh, dc = _pair(name, dstate, "(dh_n, dc_n)")
+        return (
+            None if dh is None else _as_state(name, 0, "dh_n", dh, want),
+            None if dc is None else _as_state(name, 1, "dc_n", dc, want),
+        )
+
+    def _run(
+        self,
+        dy: FloatArray | None,
+        dstate: tuple[FloatArray | None, FloatArray | None],
+        need_dx: bool,
+        need_dstate: bool,
+    ) -> tuple[FloatArray | None, State | None]:
+        state, steps = self._take()
+        layer = self._layer
+        state_shape = layer._state_shape(self._shape)
+        dx = np.empty(self._shape, np.float32) if need_dx else None
+        d_initial = (
+            (np.empty(state_shape, np.float32), np.empty(state_shape, np.float32)) if need_dstate else None
+        )
+        rows = (len(layer._cells), -1, layer.hidden_size)  # also of unbatched states
+        arrays = [*(state or (None, None)), *dstate, *(d_initial or (None, None))]
+        states = [None if a is None else a.reshape(rows) for a in arrays]
+        d_outputs = None if dy is None else layer._time_major(dy)
+        dx_first = None if dx is None else layer._time_major(dx)
+        for index in reversed(range(layer.num_layers)):
+            step = steps.pop()
+            d_inputs = np.empty(step.x.shape, np.float32) if index else dx_first
+            self._run_layer(index, step, states, d_outputs, d_inputs)
+            if index and steps[-1].mask is not None:
+                d_inputs *= steps[-1].mask
+            d_outputs = d_inputs
+        return dx, d_initial
+
+    def _run_layer(
+        self,
+        index: int,
+        step: _Step,
+        states: list[FloatArray | None],
+        d_outputs: FloatArray | None,
+        d_inputs: FloatArray | None,
+    ) -> None:
+        """Differentiate both directions of one layer; d_inputs, if wanted, is set to the sum of their shares."""
+        layer, threads = self._layer, _core.get_num_threads()
+        for direction, tape in enumerate(step.tapes):
+            k = index * layer._directions + direction
+            h_0, _, dh_n, dc_n, dh_0, dc_0 = (None if a is None else a[k] for a in states)
+            share = d_inputs if direction == 0 or d_inputs is None else np.empty(d_inputs.shape, np.float32)
+            tape.backward(
+                _reversed_if(direction, step.x),
+                layer._half(direction, step.y),
+                h_0,
+                None if d_outputs is None else layer._half(direction, d_outputs),
+                dh_n,
+                dc_n,
+                None if share is None else _reversed_if(direction, share),
+                dh_0,
+                dc_0,
+                *layer._cells[k].d_weights,
+                threads,
+            )
+            if direction and d_inputs is not None and share is not None:
+                d_inputs += share
+
+
+def _reversed_if(direction: int, array: FloatArray) -> FloatArray:
+    return array[::-1] if direction else array
+
+
+def _pair(name: str, value: Any, what: str) -> tuple[Any, Any]:
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name}: expected a pair {what}, got {type(value).__name__}")
+    if len(value) != 2:
+        raise ValueError(f"{name}: expected a pair {what}, got {len(value)} items")
+    return value[0], value[1]
+
+
+def _as_state(name: str, index: int, label: str, value: Any, shape: Shape) -> FloatArray:
+    if type(value) is np.ndarray and value.dtype == _FLOAT32 and value.shape == shape:
+        flags = value.flags
+        if flags.c_contiguous and flags.aligned:
+            return value
+    return as_float32(f"{name}[{index}] ({label})", value, shape)

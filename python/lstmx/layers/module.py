@@ -1,0 +1,338 @@
+"""What every layer is: parameters by name in an arena, one way to infer, one way to train, one way to be copied.
+
+The public methods here check their arguments and then call the layer's own hooks, which may trust what they are
+given; a `Sequential` calls its layers' hooks directly, so that everything is checked once and before anything is
+written. No layer's mathematics is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from lstmx._checks import FloatArray, check_array
+from lstmx.layers.arena import Arena, ArrayViews, Parameter, Shape
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+def as_float32(name: str, value: Any, shape: Shape | None = None) -> FloatArray:
+    """Return `value` as kernels read it: float32, aligned, last axis contiguous; a copy only where it must be."""
+    if type(value) is np.ndarray and value.dtype == _FLOAT32:
+        if shape is not None and value.shape != shape:
+            check_array(name, value, shape=shape)
+        array = value
+    else:
+        array = np.asarray(check_array(name, value, shape=shape))
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned:
+        return array
+    if not flags.aligned or (array.shape[-1] > 1 and array.strides[-1] != 4):
+        return array.copy(order="C")
+    return array
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `load_state_dict` found: names it expected and did not get, names it got and did not expect."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Backward(ABC):
+    """What `forward` returns to train with: gradients of one earlier forward call, once.
+
+    Call it as `dx, dstate = backward(dy, dstate=None, *, need_dx=True, need_dstate=True)`:
+
+    - `dy`: gradient of the loss with respect to `y`, of its shape.
+    - `dstate`: gradient with respect to the final state, of its structure; None stands for zeros.
+    - `dx`, `dstate` returned: gradients with respect to the input and the initial state; None where the layer
+      keeps no state or where `need_dx` or `need_dstate` is False, which saves the work.
+
+    Parameter gradients are added to `layer.grads`. The call refers to its own forward call: other forward calls
+    and even changed parameters in between do not disturb it. It releases what forward kept.
+
+    Raises:
+        RuntimeError: It was called before.
+        TypeError, ValueError: `dy` or `dstate` is not as described; nothing was written and the call can be repeated.
+
+    Example:
+        >>> import lstmx, numpy as np
+        >>> layer = lstmx.Linear(3, 2)
+        >>> y, _, backward = layer.forward(np.ones((5, 3), np.float32))
+        >>> dx, _ = backward(np.ones((5, 2), np.float32))
+        >>> dx.shape, layer.grads["bias"].tolist()
+        ((5, 3), [5.0, 5.0])
+    """
+
+    __slots__ = ("_kept",)
+
+    def __init__(self, *kept: Any) -> None:
+        self._kept = [kept]
+
+    def __call__(
+        self, dy: Any, dstate: Any = None, *, need_dx: bool = True, need_dstate: bool = True
+    ) -> tuple[FloatArray | None, Any]:
+        if not self._kept:
+            raise RuntimeError("backward: already called; a forward call can be differentiated once")
+        dy = self._check_dy("dy", dy)
+        dstate = self._check_dstate("dstate", dstate)
+        return self._run(dy, dstate, need_dx, need_dstate)
+
+    def _take(self) -> Any:
+        """Hand over what forward kept and forget it; atomic, so that of two threads one gets it."""
+        try:
+            return self._kept.pop()
+        except IndexError:
+            raise RuntimeError(
+                "backward: already called; a forward call can be differentiated once"
+            ) from None
+
+    @abstractmethod
+    def _check_dy(self, name: str, dy: Any) -> FloatArray | None: ...
+
+    def _check_dstate(self, name: str, dstate: Any) -> Any:
+        if dstate is not None:
+            raise TypeError(f"{name}: expected None (the layer keeps no state), got {type(dstate).__name__}")
+        return None
+
+    @abstractmethod
+    def _run(
+        self, dy: FloatArray | None, dstate: Any, need_dx: bool, need_dstate: bool
+    ) -> tuple[FloatArray | None, Any]: ...
+
+
+class Module(ABC):
+    """Base of all layers. Calling one infers, `forward` trains; both take `(x, state)` and return `(y, state)`.
+
+    Attributes:
+        input_size: Width of the last axis of x, or None where any will do.
+        output_size: Width of the last axis of y, or None where it is that of x.
+        batch_first: Whether the layer reads time from axis 1 of `[B, T, F]`; None where it does not read time.
+
+    Inference changes nothing in the layer and may run in several Python threads at once. Training and anything that
+    writes parameters belongs to one thread at a time.
+
+    Example:
+        >>> import lstmx, numpy as np
+        >>> model = lstmx.Sequential(lstmx.LSTM(1, 8, batch_first=True), lstmx.LastStep(), lstmx.Linear(8, 1))
+        >>> y, state = model(np.zeros((4, 20, 1), np.float32))
+        >>> y.shape, model.num_parameters
+        ((4, 1), 361)
+        >>> list(model.params)[:2]
+        ['0.weight_ih_l0', '0.weight_hh_l0']
+    """
+
+    input_size: int | None = None
+    output_size: int | None = None
+    batch_first: bool | None = None
+
+    _TRANSIENT = frozenset({"_arena", "_params", "_grads", "_owner"})
+
+    _arena: Arena
+    _params: Mapping[str, FloatArray]
+    _grads: ArrayViews
+    _owner: weakref.ref[Module] | None
+
+    # --- calls ---------------------------------------------------------------------------------------------------
+
+    def __call__(self, x: Any, state: Any = None) -> tuple[FloatArray, Any]:
+        """Return `(y, state)`: inference, without dropout; a layer that keeps no state returns None for it."""
+        x = self._check_x("x", x)
+        return self._infer(x, self._check_state("state", state, x.shape))
+
+    def forward(self, x: Any, state: Any = None) -> tuple[FloatArray, Any, Backward]:
+        """Return `(y, state, backward)`: the training pass, with dropout; see `Backward`.
+
+        The arrays given and the `y` returned are kept by reference, not copied: do not change them before
+        `backward` was called. (Where backward reads `y` again, it is read-only.)
+        """
+        x = self._check_x("x", x)
+        return self._train(x, self._check_state("state", state, x.shape))
+
+    # --- parameters ----------------------------------------------------------------------------------------------
+
+    @property
+    def arena(self) -> Arena:
+        """The flat memory behind `params` and `grads`."""
+        return self._arena
+
+    @property
+    def params(self) -> Mapping[str, FloatArray]:
+        """Parameters by name: read-only views. To write, use `editing`, `load_state_dict` or an optimiser."""
+        return self._params
+
+    @property
+    def grads(self) -> ArrayViews:
+        """Gradients by name: writable views, into which backward calls accumulate."""
+        return self._grads
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of trainable numbers."""
+        return self._arena.params.size
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
+        self._arena.grads.fill(0)
+
+    @contextlib.contextmanager
+    def editing(self) -> Iterator[ArrayViews]:
+        """Give writable views of the parameters for the length of a `with` block.
+
+        The version of the arena is raised at the end of the block, and the views become read-only again.
+
+        Example:
+            >>> import lstmx
+            >>> layer = lstmx.Linear(2, 1)
+            >>> with layer.editing() as params:
+            ...     params["weight"][...] = [[1, 2]]
+            ...     params["bias"] = [3]
+            >>> layer([[10, 100]])[0].tolist()
+            [[213.0]]
+        """
+        views = self._arena.param_views(writable=True)
+        try:
+            yield ArrayViews(views)
+        finally:
+            for view in views.values():
+                view.flags.writeable = False
+            self._arena.touch()
+
+    def state_dict(self) -> dict[str, FloatArray]:
+        """Return copies of the parameters by name."""
+        return {name: view.copy() for name, view in self._params.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+        """Copy parameters from a mapping of arrays by name, such as `state_dict()` or PyTorch's.
+
+        Args:
+            state_dict: Arrays (or CPU tensors) of real numbers, of the parameters' shapes.
+            strict: Whether a missing or unexpected name is an error. If not, what is there is loaded.
+
+        Returns:
+            `(missing_keys, unexpected_keys)`, both empty when `strict`.
+
+        Raises:
+            TypeError: Not a mapping of real arrays.
+            ValueError: A name is missing or unexpected (if `strict`), or a shape differs. Nothing was written.
+
+        Example:
+            >>> import lstmx
+            >>> a, b = lstmx.LSTM(3, 4), lstmx.LSTM(3, 4)
+            >>> b.load_state_dict(a.state_dict())
+            IncompatibleKeys(missing_keys=[], unexpected_keys=[])
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(
+                f"state_dict: expected a mapping of arrays by name, got {type(state_dict).__name__}"
+            )
+        missing = [name for name in self._params if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in self._params]
+        if strict and (missing or unexpected):
+            problems = [("missing", missing), ("unexpected", unexpected)]
+            listed = "; ".join(f"{kind} {', '.join(map(repr, names))}" for kind, names in problems if names)
+            raise ValueError(
+                f"state_dict: expected the names of {type(self).__name__}'s parameters, got {listed}"
+            )
+        values = {
+            name: check_array(f"state_dict[{name!r}]", state_dict[name], shape=view.shape)
+            for name, view in self._params.items()
+            if name in state_dict
+        }
+        with self.editing() as params:
+            for name, value in values.items():
+                params[name][...] = value
+        return IncompatibleKeys(missing, unexpected)
+
+    # --- description ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, with the class under "type": what `from_config` builds from."""
+
+    def rngs(self) -> list[np.random.Generator]:
+        """Return the generators that training draws from, in order, so that a checkpoint can save their states."""
+        return []
+
+    def __repr__(self) -> str:
+        import inspect
+
+        config = self.config()
+        arguments = []
+        for name, argument in inspect.signature(type(self)).parameters.items():
+            if name not in config:  # a generator: not part of the description
+                continue
+            if argument.default is inspect.Parameter.empty:
+                arguments.append(repr(config[name]))
+            elif config[name] != argument.default:
+                arguments.append(f"{name}={config[name]!r}")
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+    # --- copies --------------------------------------------------------------------------------------------------
+
+    def __copy__(self) -> Self:
+        # A shallow copy would share parameters with the original and pack them under a version of its own.
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name not in self._TRANSIENT}
+        state["_values"] = (self._arena.params.copy(), self._arena.grads.copy())
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        params, grads = state.pop("_values")
+        self.__dict__.update(state)
+        self._allocate()
+        self._arena.params[...] = params
+        self._arena.grads[...] = grads
+
+    # --- for layers ----------------------------------------------------------------------------------------------
+
+    def _parameters(self) -> Iterator[Parameter]:
+        """Yield the layer's parameters in PyTorch's order; needs no more than the constructor's checked arguments."""
+        yield from ()
+
+    def _allocate(self) -> None:
+        """Give the layer an arena of its own, of zeros; every constructor ends with it."""
+        self._owner = None
+        self._bind(Arena.create(self._parameters()))
+
+    def _bind(self, arena: Arena) -> None:
+        """Take `arena` as the layer's memory; layers that keep views or plans make them anew here."""
+        self._arena = arena
+        self._params = MappingProxyType(arena.param_views(writable=False))
+        self._grads = ArrayViews(arena.grad_views())
+
+    def _check_x(self, name: str, x: Any) -> FloatArray:
+        """Return x as the kernels read it."""
+        x = as_float32(name, x)
+        self._output_shape(name, x.shape)
+        return x
+
+    @abstractmethod
+    def _output_shape(self, name: str, shape: Shape) -> Shape:
+        """Return the shape of y for an x of `shape`; ValueError, with `name`, where x cannot have that shape."""
+
+    def _check_state(self, name: str, state: Any, shape: Shape) -> Any:
+        """Return `state` as the kernels read it; `shape` is that of x."""
+        if state is not None:
+            raise TypeError(
+                f"{name}: expected None ({type(self).__name__} keeps no state), got {type(state).__name__}"
+            )
+        return None
+
+    @abstractmethod
+    def _infer(self, x: FloatArray, state: Any) -> tuple[FloatArray, Any]:
+        """Return `(y, state)` for checked arguments."""
+
+    @abstractmethod
+    def _train(self, x: FloatArray, state: Any) -> tuple[FloatArray, Any, Backward]:
+        """Return `(y, state, backward)` for checked arguments."""

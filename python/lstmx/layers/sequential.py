@@ -1,0 +1,216 @@
+"""Sequential: layers one after the other, with all their parameters in one arena.
+
+It owns its layers: it moves their parameters into its own memory, checks once that they fit each other, and then
+runs them in order. It computes nothing itself.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from lstmx._checks import FloatArray, check_int
+from lstmx.layers.arena import Arena, Parameter, Shape
+from lstmx.layers.module import Backward, Module
+
+
+class Sequential(Module):
+    """Layers in order: each reads what the one before wrote.
+
+    Args:
+        *layers: At least one layer. Their parameters move into one arena: views of `params` or `grads` taken from a
+            layer before belong to it no longer. A layer belongs to one model only; `copy.deepcopy` makes another.
+
+    Parameters are named with the layer's index in front, `1.weight_hh_l0`. The state is a tuple with one item a layer,
+    None for those that keep no state; None stands for all of it.
+
+    Call: `y, state = model(x, state=None)`; `y, state, backward = model.forward(x, state)` trains.
+
+    Raises:
+        TypeError: An argument is no layer.
+        ValueError: No layer; a layer twice, or part of another model; neighbours that do not fit.
+
+    Example:
+        >>> import lstmx, numpy as np
+        >>> model = lstmx.Sequential(lstmx.Linear(1, 10), lstmx.LSTM(10, 10), lstmx.Linear(10, 1))
+        >>> x = np.zeros((20, 50, 1), np.float32)
+        >>> y, state, backward = model.forward(x)
+        >>> dx, dstate = backward(2 * y, need_dx=False)
+        >>> [None if s is None else s[0].shape for s in state]
+        [None, (1, 50, 10), None]
+        >>> y, state = model(x, state)
+        >>> len(model), model[1].hidden_size, model.num_parameters
+        (3, 10, 911)
+    """
+
+    layers: tuple[Module, ...]
+
+    def __init__(self, *layers: Module) -> None:
+        _check_layers(layers)
+        self.layers = layers
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Take the layers over and set what is said of the model as a whole."""
+        self._allocate()
+        for layer in self.layers:
+            layer._owner = weakref.ref(self)
+        self.input_size = next((n.input_size for n in self.layers if n.input_size is not None), None)
+        self.output_size = next((n.output_size for n in self.layers[::-1] if n.output_size is not None), None)
+        self.batch_first = next((n.batch_first for n in self.layers if n.batch_first is not None), None)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: int) -> Module:
+        return self.layers[check_int("index", index)]
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.layers)
+
+    def config(self) -> dict[str, Any]:
+        """Return the layers' configurations under "layers", with the class under "type"."""
+        return {"type": "Sequential", "layers": [layer.config() for layer in self.layers]}
+
+    def rngs(self) -> list[np.random.Generator]:
+        """Return the generators that training draws from, in the order of the layers, each once."""
+        distinct = {id(rng): rng for layer in self.layers for rng in layer.rngs()}
+        return list(distinct.values())
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(map(repr, self.layers))})"
+
+    # --- parameters ----------------------------------------------------------------------------------------------
+
+    def _parameters(self) -> Iterator[Parameter]:
+        for index, layer in enumerate(self.layers):
+            for name, shape, is_bias in layer._parameters():
+                yield Parameter(f"{index}.{name}", shape, is_bias)
+
+    def _bind(self, arena: Arena) -> None:
+        """Take `arena` over, with what the layers hold now in it."""
+        super()._bind(arena)
+        first = 0
+        for index, layer in enumerate(self.layers):
+            old = layer.arena
+            last = first + len(old.entries)
+            window = arena.window(first, last, f"{index}.")
+            window.params[...] = old.params
+            if old.grads.any():  # otherwise leave the new memory untouched
+                window.grads[...] = old.grads
+            layer._bind(window)
+            first = last
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"layers": self.layers}  # they bring their values
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.layers = state["layers"]
+        self._adopt()
+
+    # --- shapes --------------------------------------------------------------------------------------------------
+
+    def _output_shape(self, name: str, shape: Shape) -> Shape:
+        for layer in self.layers:
+            shape = layer._output_shape(name, shape)
+        return shape
+
+    def _check_state(self, name: str, state: Any, shape: Shape) -> tuple[Any, ...]:
+        items = _check_items(name, state, len(self.layers))
+        checked = []
+        for index, layer in enumerate(self.layers):
+            item = items[index]
+            checked.append(None if item is None else layer._check_state(f"{name}[{index}]", item, shape))
+            shape = layer._output_shape(name, shape)
+        return tuple(checked)
+
+    # --- the two passes ------------------------------------------------------------------------------------------
+
+    def _infer(self, x: FloatArray, state: tuple[Any, ...] | None) -> tuple[FloatArray, tuple[Any, ...]]:
+        final = []
+        for layer, item in zip(self.layers, state or (None,) * len(self.layers), strict=True):
+            x, item = layer._infer(x, item)
+            final.append(item)
+        return x, tuple(final)
+
+    def _train(
+        self, x: FloatArray, state: tuple[Any, ...] | None
+    ) -> tuple[FloatArray, tuple[Any, ...], Backward]:
+        final, steps = [], []
+        for layer, item in zip(self.layers, state or (None,) * len(self.layers), strict=True):
+            x, item, backward = layer._train(x, item)
+            final.append(item)
+            steps.append(backward)
+        return x, tuple(final), _SequentialBackward(steps)
+
+
+class _SequentialBackward(Backward):
+    __slots__ = ("_steps",)
+
+    def __init__(self, steps: list[Backward]) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def _check_dy(self, name: str, dy: Any) -> FloatArray | None:
+        return self._steps[-1]._check_dy(name, dy)
+
+    def _check_dstate(self, name: str, dstate: Any) -> tuple[Any, ...]:
+        items = _check_items(name, dstate, len(self._steps))
+        return tuple(
+            step._check_dstate(f"{name}[{index}]", item)
+            for index, (step, item) in enumerate(zip(self._steps, items, strict=True))
+        )
+
+    def _run(
+        self, dy: FloatArray | None, dstate: tuple[Any, ...], need_dx: bool, need_dstate: bool
+    ) -> tuple[FloatArray | None, tuple[Any, ...] | None]:
+        self._take()
+        d_initial = []
+        for index in reversed(range(len(self._steps))):
+            dy, item = self._steps[index]._run(dy, dstate[index], need_dx or index > 0, need_dstate)
+            d_initial.append(item)
+        return dy, tuple(reversed(d_initial)) if need_dstate else None
+
+
+def _check_items(name: str, items: Any, count: int) -> Any:
+    if items is None:
+        return (None,) * count
+    if not isinstance(items, (tuple, list)):
+        raise TypeError(f"{name}: expected a tuple of {count} items, one a layer, got {type(items).__name__}")
+    if len(items) != count:
+        raise ValueError(f"{name}: expected {count} items, one a layer, got {len(items)}")
+    return items
+
+
+def _check_layers(layers: tuple[Any, ...]) -> None:
+    if not layers:
+        raise ValueError("layers: expected at least one layer, got none")
+    seen: dict[int, int] = {}
+    width: int | None = None
+    batch_first: bool | None = None
+    for index, layer in enumerate(layers):
+        name = f"layers[{index}]"
+        if not isinstance(layer, Module):
+            raise TypeError(f"{name}: expected a layer, got {type(layer).__name__}")
+        if id(layer) in seen:
+            raise ValueError(
+                f"{name}: expected a layer of its own, got the same object as layers[{seen[id(layer)]}]"
+            )
+        seen[id(layer)] = index
+        if layer._owner is not None and layer._owner() is not None:
+            raise ValueError(
+                f"{name}: expected a layer of its own, got one that is part of another model; copy.deepcopy it"
+            )
+        if width is not None and layer.input_size is not None and layer.input_size != width:
+            raise ValueError(
+                f"{name}: expected input size {width}, the width before it, got {layer.input_size}"
+            )
+        width = layer.output_size if layer.output_size is not None else width
+        if batch_first is not None and layer.batch_first is not None and layer.batch_first != batch_first:
+            raise ValueError(
+                f"{name}: expected batch_first={batch_first} as the layers before, got {layer.batch_first}"
+            )
+        batch_first = layer.batch_first if layer.batch_first is not None else batch_first
