@@ -1,0 +1,107 @@
+// Optimiser steps over a model's flat parameters: one call a step, a segment for each run of parameters with one decay.
+#include <cmath>
+
+#include "../kernels/dispatch.h"
+#include "arrays.h"
+
+namespace lstmx::bindings {
+namespace {
+
+using Segments = py::array_t<std::int64_t, py::array::c_style>;
+using Decays = py::array_t<double, py::array::c_style>;
+
+Index flat_size(const py::array& params) { return Array("params", params, 1, Access::write).shape(0); }
+
+// segments [n,2] within [0, size), decays [n]
+void check_segments(const Segments& segments, const Decays& decays, Index size) {
+  if (segments.ndim() != 2 || segments.shape(1) != 2) refuse("segments", "shape (n, 2)");
+  if (decays.ndim() != 1 || decays.shape(0) != segments.shape(0)) refuse("decays", "one number a segment");
+  for (Index s = 0; s < segments.shape(0); ++s) {
+    const std::int64_t start = segments.at(s, 0), stop = segments.at(s, 1);
+    if (start < 0 || stop < start || stop > size) refuse("segments", "0 <= start <= stop <= " + std::to_string(size));
+  }
+}
+
+void sgd_step(const py::array& params, const py::array& grads, const Optional& velocity, const Segments& segments,
+              const Decays& decays, double lr, double momentum, bool nesterov, double grad_scale) {
+  const Index n = flat_size(params);
+  check_segments(segments, decays, n);
+  SgdStep all{};
+  all.params = dense_output("params", params, {n});
+  all.grads = dense_input("grads", grads, {n});
+  all.velocity = dense_output("velocity", velocity, {n});
+  all.lr = static_cast<float>(lr);
+  all.momentum = static_cast<float>(momentum);
+  all.grad_scale = static_cast<float>(grad_scale);
+  all.nesterov = nesterov;
+  const OptimizerKernels& kernels = active_target().optimizer;
+  for (Index s = 0; s < segments.shape(0); ++s) {
+    const Index start = segments.at(s, 0);
+    SgdStep step = all;
+    step.params += start;
+    step.grads += start;
+    if (step.velocity) step.velocity += start;
+    step.n = segments.at(s, 1) - start;
+    step.decay = static_cast<float>(decays.at(s));
+    kernels.sgd(step);
+  }
+}
+
+void adam_step(const py::array& params, const py::array& grads, const py::array& m, const py::array& v,
+               const Segments& segments, const Decays& decays, double lr, double beta1, double beta2, double eps,
+               std::int64_t step_number, bool decoupled, double grad_scale) {
+  const Index n = flat_size(params);
+  check_segments(segments, decays, n);
+  if (step_number < 1) refuse("step", "at least 1");
+  AdamStep all{};
+  all.params = dense_output("params", params, {n});
+  all.grads = dense_input("grads", grads, {n});
+  all.m = dense_output("m", m, {n});
+  all.v = dense_output("v", v, {n});
+  all.beta1 = static_cast<float>(beta1);
+  all.beta2 = static_cast<float>(beta2);
+  all.eps = static_cast<float>(eps);
+  all.step_size = static_cast<float>(lr / (1.0 - std::pow(beta1, static_cast<double>(step_number))));
+  all.root_bias = static_cast<float>(std::sqrt(1.0 - std::pow(beta2, static_cast<double>(step_number))));
+  all.grad_scale = static_cast<float>(grad_scale);
+  const OptimizerKernels& kernels = active_target().optimizer;
+  for (Index s = 0; s < segments.shape(0); ++s) {
+    const Index start = segments.at(s, 0);
+    const double decay = decays.at(s);
+    AdamStep step = all;
+    step.params += start;
+    step.grads += start;
+    step.m += start;
+    step.v += start;
+    step.n = segments.at(s, 1) - start;
+    step.l2 = decoupled ? 0.0f : static_cast<float>(decay);
+    step.shrink = decoupled ? static_cast<float>(1.0 - lr * decay) : 1.0f;
+    kernels.adam(step);
+  }
+}
+
+// in four chains, so that the additions do not wait for each other
+double sum_of_squares(const py::array& x) {
+  const Array flat("x", x, 1, Access::read);
+  const float* p = flat.data();
+  double sums[4] = {};
+  const Index n = flat.shape(0), whole = n / 4 * 4;
+  for (Index k = 0; k < whole; k += 4) {
+    for (int j = 0; j < 4; ++j) sums[j] += static_cast<double>(p[k + j]) * p[k + j];
+  }
+  for (Index k = whole; k < n; ++k) sums[0] += static_cast<double>(p[k]) * p[k];
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+}  // namespace
+
+void bind_optimizers(py::module_& m) {
+  using py::arg;
+  m.def("sgd_step", &sgd_step, arg("params"), arg("grads"), arg("velocity"), arg("segments"), arg("decays"), arg("lr"),
+        arg("momentum"), arg("nesterov"), arg("grad_scale"));
+  m.def("adam_step", &adam_step, arg("params"), arg("grads"), arg("m"), arg("v"), arg("segments"), arg("decays"),
+        arg("lr"), arg("beta1"), arg("beta2"), arg("eps"), arg("step"), arg("decoupled"), arg("grad_scale"));
+  m.def("sum_of_squares", &sum_of_squares, arg("x"));
+}
+
+}  // namespace lstmx::bindings

@@ -1,0 +1,27 @@
+// Targets and threads, as seen and set from Python.
+#include "../kernels/dispatch.h"
+#include "../kernels/threads.h"
+#include "arrays.h"
+
+namespace lstmx::bindings {
+namespace {
+
+std::vector<std::string> names(const std::vector<const TargetKernels*>& targets) {
+  std::vector<std::string> found;
+  for (const TargetKernels* target : targets) found.emplace_back(target->name);
+  return found;
+}
+
+}  // namespace
+
+void bind_runtime(py::module_& m) {
+  m.def("compiled_targets", [] { return names(compiled_targets()); });
+  m.def("supported_targets", [] { return names(supported_targets()); });
+  m.def("active_target", [] { return std::string(active_target().name); });
+  m.def("set_active_target", &set_active_target, py::arg("name"));
+  m.def("has_openmp", &has_openmp);
+  m.def("get_num_threads", &default_threads);
+  m.def("set_num_threads", &set_default_threads, py::arg("n"));
+}
+
+}  // namespace lstmx::bindings

@@ -1,0 +1,64 @@
+// The LSTM cell (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000): what happens between the
+// product that makes the gates and the product that carries their gradients back. It knows nothing of time or layout.
+#pragma once
+
+namespace {
+
+template <class S>
+struct LstmCell {
+  using Vec = typename S::Vec;
+  using Act = Activations<S>;
+  static constexpr int gates = 4;  // i f g o
+
+  // R vectors of hidden units at once. gate: pre-activations in, activated gates out; c: the cell state, in place.
+  template <int R>
+  LSTMX_INLINE void forward(Vec (&gate)[R][gates], Vec (&c)[R], Vec (&h)[R]) {
+    Vec sigmoids[3 * R];
+    LSTMX_UNROLL
+    for (int r = 0; r < R; ++r) {
+      sigmoids[3 * r + 0] = gate[r][0];
+      sigmoids[3 * r + 1] = gate[r][1];
+      sigmoids[3 * r + 2] = gate[r][3];
+      h[r] = gate[r][2];
+    }
+    // 1. i, f, o = sigmoid, g = tanh
+    Act::template sigmoid<3 * R>(sigmoids);
+    Act::template tanh<R>(h);
+    LSTMX_UNROLL
+    for (int r = 0; r < R; ++r) {
+      gate[r][0] = sigmoids[3 * r + 0];
+      gate[r][1] = sigmoids[3 * r + 1];
+      gate[r][2] = h[r];
+      gate[r][3] = sigmoids[3 * r + 2];
+      // 2. c = f c_prev + i g
+      c[r] = S::fma(gate[r][1], c[r], S::mul(gate[r][0], gate[r][2]));
+      h[r] = c[r];
+    }
+    // 3. h = o tanh(c)
+    Act::template tanh<R>(h);
+    LSTMX_UNROLL
+    for (int r = 0; r < R; ++r) h[r] = S::mul(gate[r][3], h[r]);
+  }
+
+  // gate: activated gates in, gradients of the pre-activations out; dc: of c in, of c_prev out.
+  LSTMX_INLINE void backward(Vec (&gate)[gates], Vec h, Vec c_prev, Vec dh, Vec& dc) {
+    const Vec i = gate[0], f = gate[1], g = gate[2], o = gate[3];
+    const Vec one = S::set(1.0f);
+    // 3. tanh(c) = h / o; where o has vanished so has h
+    const Vec tanh_c = S::div(h, S::max(S::set(1.17549435e-38f), o));
+    const Vec d_o = S::mul(dh, tanh_c);
+    dc = S::fma(S::mul(dh, o), S::fnma(tanh_c, tanh_c, one), dc);
+    // 2.
+    const Vec d_i = S::mul(dc, g);
+    const Vec d_f = S::mul(dc, c_prev);
+    const Vec d_g = S::mul(dc, i);
+    // 1.
+    gate[0] = S::mul(d_i, S::mul(i, S::sub(one, i)));
+    gate[1] = S::mul(d_f, S::mul(f, S::sub(one, f)));
+    gate[2] = S::mul(d_g, S::fnma(g, g, one));
+    gate[3] = S::mul(d_o, S::mul(o, S::sub(one, o)));
+    dc = S::mul(dc, f);
+  }
+};
+
+}  // namespace

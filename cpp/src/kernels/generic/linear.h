@@ -1,0 +1,102 @@
+// The affine map y = x W^T + b over rows, forward and backward, split over rows; the weight gradient over its own
+// tiles.
+//   packed forward   the bias (padded to whole vectors), then W^T for products
+//   packed backward  W for products
+#pragma once
+
+namespace {
+
+using lstmx::LinearBackward;
+using lstmx::LinearForward;
+
+template <class S>
+struct Linear {
+  static constexpr Index W = S::width;
+
+  static Index padded(Index n) { return (n + W - 1) / W * W; }
+
+  static Index pack_forward_size(Index in, Index out) { return padded(out) * (1 + in); }
+  static Index pack_backward_size(Index in, Index out) { return padded(in) * out; }
+
+  static void pack_forward(const float* weight, const float* bias, Index in, Index out, float* packed) {
+    for (Index k = 0; k < out; k += W, packed += W)
+      S::store(packed, bias ? load_lanes<S>(bias + k, out - k < W ? out - k : W) : S::set(0.0f));
+    for_column_groups<S>(out, [&](Index first, Index vectors, Index lanes) {
+      for (Index k = 0; k < in; ++k) {
+        for (Index v = 0; v < vectors; ++v, packed += W)
+          S::store(packed, S::gather_n(weight + (first + v * W) * in + k, in, v + 1 < vectors ? W : lanes));
+      }
+    });
+  }
+
+  static void pack_backward(const float* weight, Index in, Index out, float* packed) {
+    pack_columns<S>(weight, in, out, in, packed, [](Index k) { return k; });
+  }
+
+  // c[rows of `share`, columns] = init + a[:, depth] * packed
+  static void product(const float* a, Index a_row, Index depth, const float* packed, const float* init, float* c,
+                      Index c_row, Index columns, Range share) {
+    for_column_groups<S>(columns, [&](Index first, Index vectors, Index lanes) {
+      with_vectors(vectors, [&]<int V>() {
+        ProductTile tile;
+        tile.runs[1] = {nullptr, 0, 0, 0, 0};
+        tile.panel = packed + first * depth;
+        tile.init = init ? init + first : nullptr;
+        tile.c_row = c_row;
+        tile.lanes = lanes;
+        for_tiles(share.begin, share.end, S::tile_rows[V], [&](Index r, Index m) {
+          tile.runs[0] = {a + r * a_row, a_row, 0, depth, 1};
+          tile.c = c + r * c_row + first;
+          run_product<S, V>(m, tile);
+        });
+      });
+    });
+  }
+
+  static void forward(const LinearForward& a) {
+    parallel(team_size(a.threads, double(a.N) * a.in * a.out, a.N), [&](const Team& team) {
+      product(a.x, a.x_row, a.in, a.packed + padded(a.out), a.packed, a.y, a.y_row, a.out, team.share(a.N));
+    });
+  }
+
+  static void backward(const LinearBackward& a) {
+    parallel(team_size(a.threads, 2.0 * a.N * a.in * a.out, a.N), [&](const Team& team) {
+      if (a.dx) product(a.dy, a.dy_row, a.out, a.packed, nullptr, a.dx, a.dx_row, a.in, team.share(a.N));
+      for_row_runs(0, a.N, 1, true, row_block, [&](Index r, Index count) {
+        weight_gradient(a, r, count, team.share(a.out));
+        if (a.d_bias && team.index == 0) bias_gradient(a, r, count);
+      });
+    });
+  }
+
+  static void weight_gradient(const LinearBackward& a, Index r, Index count, Range outs) {
+    for_column_groups<S>(a.in, [&](Index first, Index vectors, Index lanes) {
+      with_vectors(vectors, [&]<int V>() {
+        OuterTile tile;
+        tile.a_row = a.dy_row;
+        tile.b = a.x + r * a.x_row + first;
+        tile.b_row = a.x_row;
+        tile.count = count;
+        tile.c_row = a.in;
+        tile.lanes = lanes;
+        for_tiles(outs.begin, outs.end, S::tile_rows[V], [&](Index o, Index m) {
+          tile.a = a.dy + r * a.dy_row + o;
+          tile.c = a.d_weight + o * a.in + first;
+          run_outer<S, V>(m, tile);
+        });
+      });
+    });
+  }
+
+  // sums of the columns of dy: a product with a row of ones
+  static void bias_gradient(const LinearBackward& a, Index r, Index count) {
+    const float one = 1.0f;
+    for_column_groups<S>(a.out, [&](Index first, Index vectors, Index lanes) {
+      with_vectors(vectors, [&]<int V>() {
+        run_outer<S, V>(1, {&one, 0, a.dy + r * a.dy_row + first, a.dy_row, count, a.d_bias + first, 0, lanes});
+      });
+    });
+  }
+};
+
+}  // namespace

@@ -1,0 +1,54 @@
+// The end of every target file: the generic code on the file's Choices, and the table that dispatch picks from. All but
+// the table has internal linkage, and nothing here includes a header with inline functions that the linker could merge:
+// code built for a newer processor must not leak into functions that every processor runs.
+#pragma once
+
+#include "../kernels.h"
+// order matters from here on: each file uses those before it
+#include "activations.h"
+#include "gemm.h"
+#include "parallel.h"
+#include "rows.h"
+// the cells
+#include "../cells/lstm.h"
+// the drivers
+#include "linear.h"
+#include "optimizer.h"
+#include "recurrence.h"
+
+namespace {
+
+template <class S, template <class> class Cell>
+constexpr lstmx::CellKernels cell_kernels() {
+  using R = Recurrence<S, Cell<S>>;
+  return {R::pack_forward_size, R::pack_backward_size, R::tape_size, R::forward_work_size, R::backward_work_size,
+          R::pack_forward,      R::pack_backward,      R::forward,   R::backward};
+}
+
+template <class S>
+constexpr lstmx::LinearKernels linear_kernels() {
+  using L = Linear<S>;
+  return {L::pack_forward_size, L::pack_backward_size, L::pack_forward, L::pack_backward, L::forward, L::backward};
+}
+
+}  // namespace
+
+#define LSTMX_PASTE(a, b) a##b
+#define LSTMX_TABLE(name) LSTMX_PASTE(target_, name)
+#define LSTMX_STRING_OF(name) #name
+#define LSTMX_STRING(name) LSTMX_STRING_OF(name)
+
+namespace lstmx {
+
+constinit const TargetKernels LSTMX_TABLE(LSTMX_TARGET_NAME) = {
+    LSTMX_STRING(LSTMX_TARGET_NAME),
+    {
+#define LSTMX_CELL(name, type) cell_kernels<Choices, type>(),
+#include "../cells.inc"
+#undef LSTMX_CELL
+    },
+    linear_kernels<Choices>(),
+    {Optimizer<Choices>::sgd, Optimizer<Choices>::adam},
+};
+
+}  // namespace lstmx

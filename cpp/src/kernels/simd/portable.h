@@ -1,0 +1,60 @@
+// Four floats in the compiler's own vector type: SSE2 on baseline x86-64, whatever the compiler has elsewhere. There is
+// no fused multiply-add here: fma() rounds twice (contraction is switched off, so that all code paths round alike).
+#pragma once
+#include <stddef.h>
+#include <string.h>
+
+#define LSTMX_INLINE static inline __attribute__((always_inline))
+
+namespace {
+
+struct Portable {
+  typedef float Vec __attribute__((vector_size(16)));
+  static constexpr int width = 4;
+  static constexpr int registers = 16;
+
+  LSTMX_INLINE Vec set(float x) { return Vec{x, x, x, x}; }
+  LSTMX_INLINE Vec load(const float* p) {
+    Vec a;
+    memcpy(&a, p, sizeof a);
+    return a;
+  }
+  LSTMX_INLINE void store(float* p, Vec a) { memcpy(p, &a, sizeof a); }
+  // the first n lanes only; the others read as 0
+  LSTMX_INLINE Vec load_n(const float* p, ptrdiff_t n) { return gather_n(p, 1, n); }
+  LSTMX_INLINE void store_n(float* p, Vec a, ptrdiff_t n) {
+    for (ptrdiff_t l = 0; l < n; ++l) p[l] = a[l];
+  }
+  // p[0], p[stride], ... for the first n lanes
+  LSTMX_INLINE Vec gather_n(const float* p, ptrdiff_t stride, ptrdiff_t n) {
+    Vec a = set(0.0f);
+    for (ptrdiff_t l = 0; l < n; ++l) a[l] = p[l * stride];
+    return a;
+  }
+
+  LSTMX_INLINE Vec add(Vec a, Vec b) { return a + b; }
+  LSTMX_INLINE Vec sub(Vec a, Vec b) { return a - b; }
+  LSTMX_INLINE Vec mul(Vec a, Vec b) { return a * b; }
+  LSTMX_INLINE Vec div(Vec a, Vec b) { return a / b; }
+  LSTMX_INLINE Vec sqrt(Vec a) {
+    for (int l = 0; l < width; ++l) a[l] = __builtin_sqrtf(a[l]);
+    return a;
+  }
+  LSTMX_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+  LSTMX_INLINE Vec fnma(Vec a, Vec b, Vec c) { return c - a * b; }
+  // min and max return the second operand where either is NaN
+  LSTMX_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+  LSTMX_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
+  LSTMX_INLINE Vec reciprocal(Vec a) { return set(1.0f) / a; }
+  // 2^n of an integer n held as the low mantissa bits of t = n + 127 + 1.5*2^23
+  LSTMX_INLINE Vec exponent_bits(Vec t) {
+    typedef unsigned Bits __attribute__((vector_size(16)));
+    Bits bits;
+    memcpy(&bits, &t, sizeof bits);
+    bits = bits << 23;
+    memcpy(&t, &bits, sizeof t);
+    return t;
+  }
+};
+
+}  // namespace

@@ -1,0 +1,16 @@
+// The target avx2: choices only.
+#if !defined(__AVX2__) || !defined(__FMA__) || defined(__AVX512F__)
+#error "targets/avx2.cpp needs -mavx2 -mfma and nothing newer"
+#endif
+#include "../simd/avx2.h"
+
+namespace {
+struct Choices : Avx2 {
+  // rows of a register tile of 1, 2, 3 and 4 vectors
+  static constexpr int tile_rows[5] = {0, 10, 6, 4, 3};
+  static constexpr int cell_rows = 2;  // rows whose activations are interleaved
+};
+}  // namespace
+
+#define LSTMX_TARGET_NAME avx2
+#include "../generic/target.h"

@@ -1,0 +1,16 @@
+// The target avx512: choices only.
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__)
+#error "targets/avx512.cpp needs -mavx512f -mavx512bw -mavx512dq -mavx512vl"
+#endif
+#include "../simd/avx512.h"
+
+namespace {
+struct Choices : Avx512 {
+  // rows of a register tile of 1, 2, 3 and 4 vectors
+  static constexpr int tile_rows[5] = {0, 14, 12, 8, 6};
+  static constexpr int cell_rows = 3;  // rows whose activations are interleaved
+};
+}  // namespace
+
+#define LSTMX_TARGET_NAME avx512
+#include "../generic/target.h"

@@ -1,0 +1,16 @@
+// The target portable: choices only. Baseline x86-64, or any other architecture.
+#if defined(__AVX__)
+#error "targets/portable.cpp is for the baseline: build it without -mavx or -march=native"
+#endif
+#include "../simd/portable.h"
+
+namespace {
+struct Choices : Portable {
+  // rows of a register tile of 1, 2, 3 and 4 vectors
+  static constexpr int tile_rows[5] = {0, 8, 5, 3, 2};
+  static constexpr int cell_rows = 1;  // rows whose activations are interleaved
+};
+}  // namespace
+
+#define LSTMX_TARGET_NAME portable
+#include "../generic/target.h"

@@ -1,0 +1,87 @@
+"""lstmx: LSTM networks on CPUs.
+
+Fused kernels in C++, a thin Python API, a trainer. Importing the package loads NumPy and the compiled core; every
+other part is loaded when its name is first used.
+
+Example:
+    >>> import numpy as np
+    >>> import lstmx
+    >>> lstm = lstmx.LSTM(3, 8, batch_first=True, rng=0)
+    >>> y, (h_n, c_n) = lstm(np.zeros((2, 5, 3), dtype=np.float32))
+    >>> y.shape, h_n.shape
+    ((2, 5, 8), (1, 2, 8))
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lstmx import targets
+from lstmx._core import get_num_threads, set_num_threads
+from lstmx._version import __version__
+
+if TYPE_CHECKING:
+    from lstmx import callbacks, data, files, forecast, losses, optim, plotting, reference
+    from lstmx.files import load, save
+    from lstmx.forecast import Forecaster
+    from lstmx.history import History
+    from lstmx.layers import LSTM, Dropout, LastStep, Linear, Module, Sequential
+    from lstmx.targets import show_config
+    from lstmx.trainer import Trainer
+
+__all__ = [
+    "LSTM",
+    "Dropout",
+    "Forecaster",
+    "History",
+    "LastStep",
+    "Linear",
+    "Module",
+    "Sequential",
+    "Trainer",
+    "__version__",
+    "callbacks",
+    "data",
+    "files",
+    "forecast",
+    "get_num_threads",
+    "layers",
+    "load",
+    "losses",
+    "optim",
+    "plotting",
+    "reference",
+    "save",
+    "set_num_threads",
+    "show_config",
+    "targets",
+]
+
+_MODULE_OF = {
+    "LSTM": "layers",
+    "Dropout": "layers",
+    "LastStep": "layers",
+    "Linear": "layers",
+    "Module": "layers",
+    "Sequential": "layers",
+    "Forecaster": "forecast",
+    "History": "history",
+    "Trainer": "trainer",
+    "load": "files",
+    "save": "files",
+    "show_config": "targets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'lstmx' has no attribute {name!r}")
+    module = importlib.import_module(f"lstmx.{_MODULE_OF.get(name, name)}")
+    value = getattr(module, name) if name in _MODULE_OF else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,105 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Array = NDArray[Any]
+_Segments = NDArray[np.int64]
+_Decays = NDArray[np.float64]
+
+def compiled_targets() -> list[str]: ...
+def supported_targets() -> list[str]: ...
+def active_target() -> str: ...
+def set_active_target(name: str) -> None: ...
+def has_openmp() -> bool: ...
+def get_num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def sgd_step(
+    params: _Array,
+    grads: _Array,
+    velocity: _Array | None,
+    segments: _Segments,
+    decays: _Decays,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    grad_scale: float,
+) -> None: ...
+def adam_step(
+    params: _Array,
+    grads: _Array,
+    m: _Array,
+    v: _Array,
+    segments: _Segments,
+    decays: _Decays,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: int,
+    decoupled: bool,
+    grad_scale: float,
+) -> None: ...
+def sum_of_squares(x: _Array) -> float: ...
+
+class LstmPlan:
+    def __init__(self, input_size: int, hidden_size: int) -> None: ...
+    def forward(
+        self,
+        version: int,
+        weight_ih: _Array,
+        weight_hh: _Array,
+        bias_ih: _Array | None,
+        bias_hh: _Array | None,
+        x: _Array,
+        h_0: _Array | None,
+        c_0: _Array | None,
+        y: _Array,
+        h_n: _Array,
+        c_n: _Array,
+        training: bool,
+        threads: int,
+    ) -> LstmTape | None: ...
+
+class LstmTape:
+    def backward(
+        self,
+        x: _Array,
+        y: _Array,
+        h_0: _Array | None,
+        dy: _Array | None,
+        dh_n: _Array | None,
+        dc_n: _Array | None,
+        dx: _Array | None,
+        dh_0: _Array | None,
+        dc_0: _Array | None,
+        d_weight_ih: _Array,
+        d_weight_hh: _Array,
+        d_bias_ih: _Array | None,
+        d_bias_hh: _Array | None,
+        threads: int,
+    ) -> None: ...
+
+class LinearPlan:
+    def __init__(self, in_features: int, out_features: int) -> None: ...
+    def forward(
+        self,
+        version: int,
+        weight: _Array,
+        bias: _Array | None,
+        x: _Array,
+        y: _Array,
+        training: bool,
+        threads: int,
+    ) -> LinearTape | None: ...
+
+class LinearTape:
+    def backward(
+        self,
+        x: _Array,
+        dy: _Array,
+        dx: _Array | None,
+        d_weight: _Array,
+        d_bias: _Array | None,
+        threads: int,
+    ) -> None: ...
