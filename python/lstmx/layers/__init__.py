@@ -1,7 +1,7 @@
 """The layers of lstmx: LSTM, Linear, Dropout, LastStep, Sequential, and what they have in common.
 
-Every layer is called the same way: `y, state = layer(x, state)` to infer, `y, state, backward = layer.forward(x,
-state)` to train. Losses, optimisers and the training loop are elsewhere.
+Every layer is called the same way: `y, state = layer(x, state)` to infer, `y, state, backward =
+layer.forward(x, state)` to train. Losses, optimisers and the training loop are elsewhere.
 """
 
 from lstmx.layers.arena import Arena, Entry

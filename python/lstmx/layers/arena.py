@@ -1,7 +1,7 @@
 """The memory of a model: all parameters in one flat array, all gradients in another, and their version.
 
-An optimiser works on the flat arrays in one call; layers work on named views into them. The version tells a
-layer's plan whether the weights it packed are still the current ones: whoever writes parameters calls `touch()`
+An optimiser works on the flat arrays in one call; layers work on named views into them. The version tells
+a layer's plan whether the weights it packed are still current: whoever writes parameters calls `touch()`
 afterwards. This file knows nothing of layers and does no arithmetic.
 """
 
@@ -18,8 +18,8 @@ from lstmx._checks import FloatArray, check_array
 
 Shape: TypeAlias = tuple[int, ...]
 
-# One counter for the process: a layer that moves from one arena to another can then never meet, under the version
-# it packed, other weights than those.
+# One counter for the process: a layer that moves from one arena to another can then never meet, under the
+# version it packed, other weights than those.
 _versions = itertools.count(1)
 
 
@@ -88,7 +88,7 @@ class Arena:
 
     @property
     def version(self) -> int:
-        """A number that grows whenever parameters were written; never the same for two arenas of a process."""
+        """A number that grows whenever parameters were written; no two arenas of a process share one."""
         return self._clock[0]
 
     def touch(self) -> None:
@@ -123,7 +123,7 @@ class Arena:
 
 
 class ArrayViews(Mapping[str, FloatArray]):
-    """Writable views by name. `views[name] = array` copies into the view, so that `views[name] *= 2` works too."""
+    """Writable views by name; `views[name] = array` copies into the view, so `views[name] *= 2` works."""
 
     __slots__ = ("_views",)
 

@@ -1,7 +1,7 @@
 """From a layer's configuration, a plain dict as JSON gives it, back to the layer.
 
-A configuration may come from a file that nobody vouches for: it is checked in full, everything wrong with it is a
-ValueError, and the shapes it implies can be had before any memory is taken for them.
+A configuration may come from a file that nobody vouches for: it is checked in full, everything wrong with it
+is a ValueError, and the shapes it implies can be had before any memory is taken for them.
 """
 
 from __future__ import annotations

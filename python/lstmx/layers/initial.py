@@ -1,4 +1,4 @@
-"""Initial values of parameters: each function fills one float32 view in place, from the generator it is given.
+"""Initial values of parameters: each function fills one float32 view in place, from a given generator.
 
 Sources: PyTorch's `nn.LSTM` and `nn.Linear` (uniform in one over the root of a size), Glorot and Bengio 2010,
 "Understanding the difficulty of training deep feedforward neural networks" (variance by fan-in and fan-out).

@@ -27,8 +27,8 @@ class Linear(Module):
         bias: Whether there is a bias.
         init: How the weights start. "pytorch": U(-1/sqrt(in), 1/sqrt(in)), as `torch.nn.Linear`;
             "glorot": U(-b, b) with b = sqrt(6 / (in + out)), as Keras's `Dense`; "normal": N(0, 1).
-        bias_init: The number at which the biases start. None: as PyTorch for init="pytorch" (drawn like the weights),
-            otherwise 0.
+        bias_init: The number at which the biases start. None: as PyTorch for init="pytorch" (drawn like the
+            weights), otherwise 0.
         rng: Seed or generator for the initial values: `np.random.default_rng(rng)`.
 
     Parameters: `weight [out, in]`, `bias [out]`.

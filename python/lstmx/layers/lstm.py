@@ -1,8 +1,8 @@
 """LSTM: the layer, several deep and both ways if wanted, over the plans of the core.
 
-All arithmetic of the recurrence is `_core.LstmPlan`'s, one call a layer and direction. Here are the arguments, the
-initial values, the arrays for the results, and the order of the calls. Batch-first data is read and written through
-strides, without a copy. Variable lengths are not here.
+All arithmetic of the recurrence is `_core.LstmPlan`'s, one call a layer and direction. Here are the
+arguments, the initial values, the arrays for the results, and the order of the calls. Batch-first data is
+read and written through strides, without a copy. Variable lengths are not here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ State: TypeAlias = tuple[FloatArray, FloatArray]
 
 
 class _Cell(NamedTuple):
-    """One layer in one direction: its plan, its parameters (the biases None without bias), their gradients."""
+    """One layer in one direction: its plan, its parameters (biases may be None), their gradients."""
 
     plan: _core.LstmPlan
     weights: tuple[FloatArray, FloatArray, FloatArray | None, FloatArray | None]
@@ -42,7 +42,7 @@ class _Step(NamedTuple):
 
 
 class LSTM(Module):
-    """Long short-term memory, of one or several layers, in one or both directions; PyTorch's names and equations.
+    """Long short-term memory: one or several layers, one or both directions, PyTorch's names and equations.
 
     Per step, with gates in the order i, f, g, o and sigma the logistic function::
 
@@ -56,29 +56,33 @@ class LSTM(Module):
         hidden_size: Width H of the hidden state.
         num_layers: Layers L; each reads the output of the one before.
         bias: Whether there are biases, two a layer as in PyTorch.
-        batch_first: Whether x and y are `[B, T, *]` instead of `[T, B, *]`. States are `[L*D, B, H]` in both cases.
+        batch_first: Whether x and y are `[B, T, *]` instead of `[T, B, *]`. States are `[L*D, B, H]` in both
+            cases.
         dropout: Probability of `Dropout` on the output of every layer but the last, in `forward` only.
-        bidirectional: Whether each layer also runs backwards in time (D = 2); y then holds both outputs side by side.
+        bidirectional: Whether each layer also runs backwards in time (D = 2); y then holds both outputs side
+            by side.
         forget_bias: Added to the forget gate's slice of `bias_ih` at creation; 0 as in PyTorch. TensorFlow's
-            `BasicLSTMCell(forget_bias=1)` keeps biases that start at 0 and adds 1 to the forget gate's sum at every
-            step, so that a cell remembers before it has learnt anything (Jozefowicz et al. 2015). A constant beside a
-            trainable bias is the same function, with the same gradients, as a bias that starts at that constant:
-            `LSTM(..., init="glorot", forget_bias=1)` is that cell. (With init="pytorch", the 1 comes on top of two
-            uniform draws.) To take over TensorFlow's trained biases, add its forget_bias to their forget slice.
-            Keras's `unit_forget_bias=True` already stores a bias that starts at 1: add nothing there.
-        init: How weights start. "pytorch": all parameters U(-1/sqrt(H), 1/sqrt(H)). "glorot": biases 0 and each
-            whole matrix `weight_ih [4H, fan_in]`, `weight_hh [4H, H]` from U(-b, b), b = sqrt(6 / (fan_in + 4H)):
-            the four gates count as one matrix of fan_out 4H, as in Keras's `kernel` (fan_in I) and
-            `torch.nn.init.xavier_uniform_`. TensorFlow's `BasicLSTMCell` joins both matrices (fan_in I + H).
+            `BasicLSTMCell(forget_bias=1)` keeps biases that start at 0 and adds 1 to the forget gate's sum at
+            every step, so that a cell remembers before it has learnt anything (Jozefowicz et al. 2015). A
+            constant beside a trainable bias is the same function, with the same gradients, as a bias that
+            starts at that constant: `LSTM(..., init="glorot", forget_bias=1)` is that cell. (With
+            init="pytorch", the 1 comes on top of two uniform draws.) To take over TensorFlow's trained
+            biases, add its forget_bias to their forget slice. Keras's `unit_forget_bias=True` already stores
+            a bias that starts at 1: add nothing there.
+        init: How weights start. "pytorch": all parameters U(-1/sqrt(H), 1/sqrt(H)). "glorot": biases 0 and
+            each whole matrix `weight_ih [4H, fan_in]`, `weight_hh [4H, H]` from U(-b, b), b = sqrt(6 /
+            (fan_in + 4H)): the four gates count as one matrix of fan_out 4H, as in Keras's `kernel` (fan_in
+            I) and `torch.nn.init.xavier_uniform_`. TensorFlow's `BasicLSTMCell` joins both matrices (fan_in I
+            + H).
         rng: Seed or generator of the initial values and of dropout: `np.random.default_rng(rng)`.
 
-    Parameters of layer k: `weight_ih_lk [4H, I or D*H]`, `weight_hh_lk [4H, H]`, `bias_ih_lk [4H]`, `bias_hh_lk [4H]`;
-    with the suffix `_reverse` those of the backward direction.
+    Parameters of layer k: `weight_ih_lk [4H, I or D*H]`, `weight_hh_lk [4H, H]`, `bias_ih_lk [4H]`,
+    `bias_hh_lk [4H]`; with the suffix `_reverse` those of the backward direction.
 
-    Call: `y, (h_n, c_n) = lstm(x, state=None)`, with x `[T, B, I]` (`[B, T, I]` if batch_first) or one unbatched
-    sequence `[T, I]`; state a pair (h_0, c_0), each `[L*D, B, H]` (unbatched `[L*D, H]`), None for zeros;
-    y `[T, B, D*H]` accordingly, and the final states in the shape of the initial ones.
-    `y, (h_n, c_n), backward = lstm.forward(x, state)` trains; its y is read-only because backward reads it again. In
+    Call: `y, (h_n, c_n) = lstm(x, state=None)`, with x `[T, B, I]` (`[B, T, I]` if batch_first) or one
+    unbatched sequence `[T, I]`; state a pair (h_0, c_0), each `[L*D, B, H]` (unbatched `[L*D, H]`), None for
+    zeros; y `[T, B, D*H]` accordingly, and the final states in the shape of the initial ones. `y, (h_n, c_n),
+    backward = lstm.forward(x, state)` trains; its y is read-only because backward reads it again. In
     `backward(dy, (dh_n, dc_n))`, each of the three may be None for zeros.
 
     Source: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Gers et al. 2000 (forget gate);
@@ -191,7 +195,7 @@ class LSTM(Module):
         """Return the generator of dropout between layers, if there is any."""
         return [] if self._rng is None else [self._rng]
 
-    # --- parameters ----------------------------------------------------------------------------------------------
+    # --- parameters -----------------------------------------------------------------------------------------
 
     def _cell_names(self) -> Iterator[tuple[int, tuple[str, str, str, str]]]:
         """Yield, for each layer and direction, its width of input and its four names."""
@@ -233,7 +237,7 @@ class LSTM(Module):
             cells.append(_Cell(_core.LstmPlan(width, self.hidden_size), weights, d_weights))
         self._cells = tuple(cells)
 
-    # --- shapes --------------------------------------------------------------------------------------------------
+    # --- shapes ---------------------------------------------------------------------------------------------
 
     def _output_shape(self, name: str, shape: Shape) -> Shape:
         if len(shape) not in (2, 3) or shape[-1] != self.input_size:
@@ -262,7 +266,7 @@ class LSTM(Module):
             return array[:, np.newaxis]
         return array.transpose(1, 0, 2) if self.batch_first else array
 
-    # --- the two passes ------------------------------------------------------------------------------------------
+    # --- the two passes -------------------------------------------------------------------------------------
 
     def _infer(self, x: FloatArray, state: State | None) -> tuple[FloatArray, State]:
         y, final, _ = self._compute(x, state, False)
@@ -381,7 +385,7 @@ class _LSTMBackward(Backward):
         d_outputs: FloatArray | None,
         d_inputs: FloatArray | None,
     ) -> None:
-        """Differentiate both directions of one layer; d_inputs, if wanted, is set to the sum of their shares."""
+        """Differentiate one layer, both directions; d_inputs, if wanted, becomes the sum of their shares."""
         layer, threads = self._layer, _core.get_num_threads()
         for direction, tape in enumerate(step.tapes):
             k = index * layer._directions + direction
@@ -417,8 +421,9 @@ def _pair(name: str, value: Any, what: str) -> tuple[Any, Any]:
 
 
 def _as_state(name: str, index: int, label: str, value: Any, shape: Shape) -> FloatArray:
+    """Return one half of a state, or of its gradient, C-contiguous; the name is made only for a message."""
     if type(value) is np.ndarray and value.dtype == _FLOAT32 and value.shape == shape:
         flags = value.flags
         if flags.c_contiguous and flags.aligned:
             return value
-    return as_float32(f"{name}[{index}] ({label})", value, shape)
+    return np.ascontiguousarray(as_float32(f"{name}[{index}] ({label})", value, shape))

@@ -1,8 +1,8 @@
-"""What every layer is: parameters by name in an arena, one way to infer, one way to train, one way to be copied.
+"""What every layer is: parameters by name in an arena, one way to infer, to train and to be copied.
 
-The public methods here check their arguments and then call the layer's own hooks, which may trust what they are
-given; a `Sequential` calls its layers' hooks directly, so that everything is checked once and before anything is
-written. No layer's mathematics is here.
+The public methods here check their arguments and then call the layer's own hooks, which may trust what they
+are given; a `Sequential` calls its layers' hooks directly, so that everything is checked once and before
+anything is written. No layer's mathematics is here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FLOAT32 = np.dtype(np.float32)
 
 
 def as_float32(name: str, value: Any, shape: Shape | None = None) -> FloatArray:
-    """Return `value` as kernels read it: float32, aligned, last axis contiguous; a copy only where it must be."""
+    """Return `value` as kernels read it (float32, aligned, last axis contiguous); a copy only if need be."""
     if type(value) is np.ndarray and value.dtype == _FLOAT32:
         if shape is not None and value.shape != shape:
             check_array(name, value, shape=shape)
@@ -56,12 +56,13 @@ class Backward(ABC):
     - `dx`, `dstate` returned: gradients with respect to the input and the initial state; None where the layer
       keeps no state or where `need_dx` or `need_dstate` is False, which saves the work.
 
-    Parameter gradients are added to `layer.grads`. The call refers to its own forward call: other forward calls
-    and even changed parameters in between do not disturb it. It releases what forward kept.
+    Parameter gradients are added to `layer.grads`. The call refers to its own forward call: other forward
+    calls and even changed parameters in between do not disturb it. It releases what forward kept.
 
     Raises:
         RuntimeError: It was called before.
-        TypeError, ValueError: `dy` or `dstate` is not as described; nothing was written and the call can be repeated.
+        TypeError, ValueError: `dy` or `dstate` is not as described; nothing was written and the call can be
+        repeated.
 
     Example:
         >>> import lstmx, numpy as np
@@ -80,6 +81,7 @@ class Backward(ABC):
     def __call__(
         self, dy: Any, dstate: Any = None, *, need_dx: bool = True, need_dstate: bool = True
     ) -> tuple[FloatArray | None, Any]:
+        """Return `(dx, dstate)`, as the class says, and add to the layer's gradients."""
         if not self._kept:
             raise RuntimeError("backward: already called; a forward call can be differentiated once")
         dy = self._check_dy("dy", dy)
@@ -110,15 +112,16 @@ class Backward(ABC):
 
 
 class Module(ABC):
-    """Base of all layers. Calling one infers, `forward` trains; both take `(x, state)` and return `(y, state)`.
+    """Base of all layers. Calling one infers, `forward` trains; both take `(x, state)`.
 
     Attributes:
         input_size: Width of the last axis of x, or None where any will do.
         output_size: Width of the last axis of y, or None where it is that of x.
-        batch_first: Whether the layer reads time from axis 1 of `[B, T, F]`; None where it does not read time.
+        batch_first: Whether the layer reads time from axis 1 of `[B, T, F]`; None where it does not read
+            time.
 
-    Inference changes nothing in the layer and may run in several Python threads at once. Training and anything that
-    writes parameters belongs to one thread at a time.
+    Inference changes nothing in the layer and may run in several Python threads at once. Training and
+    anything that writes parameters belongs to one thread at a time.
 
     Example:
         >>> import lstmx, numpy as np
@@ -141,10 +144,10 @@ class Module(ABC):
     _grads: ArrayViews
     _owner: weakref.ref[Module] | None
 
-    # --- calls ---------------------------------------------------------------------------------------------------
+    # --- calls ----------------------------------------------------------------------------------------------
 
     def __call__(self, x: Any, state: Any = None) -> tuple[FloatArray, Any]:
-        """Return `(y, state)`: inference, without dropout; a layer that keeps no state returns None for it."""
+        """Return `(y, state)`: inference, without dropout; state is None where a layer keeps none."""
         x = self._check_x("x", x)
         return self._infer(x, self._check_state("state", state, x.shape))
 
@@ -157,7 +160,7 @@ class Module(ABC):
         x = self._check_x("x", x)
         return self._train(x, self._check_state("state", state, x.shape))
 
-    # --- parameters ----------------------------------------------------------------------------------------------
+    # --- parameters -----------------------------------------------------------------------------------------
 
     @property
     def arena(self) -> Arena:
@@ -222,7 +225,8 @@ class Module(ABC):
 
         Raises:
             TypeError: Not a mapping of real arrays.
-            ValueError: A name is missing or unexpected (if `strict`), or a shape differs. Nothing was written.
+            ValueError: A name is missing or unexpected (if `strict`), or a shape differs. Nothing was
+                written.
 
         Example:
             >>> import lstmx
@@ -252,14 +256,14 @@ class Module(ABC):
                 params[name][...] = value
         return IncompatibleKeys(missing, unexpected)
 
-    # --- description ---------------------------------------------------------------------------------------------
+    # --- description ----------------------------------------------------------------------------------------
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, with the class under "type": what `from_config` builds from."""
 
     def rngs(self) -> list[np.random.Generator]:
-        """Return the generators that training draws from, in order, so that a checkpoint can save their states."""
+        """Return the generators that training draws from, in order, for checkpoints to save."""
         return []
 
     def __repr__(self) -> str:
@@ -276,7 +280,7 @@ class Module(ABC):
                 arguments.append(f"{name}={config[name]!r}")
         return f"{type(self).__name__}({', '.join(arguments)})"
 
-    # --- copies --------------------------------------------------------------------------------------------------
+    # --- copies ---------------------------------------------------------------------------------------------
 
     def __copy__(self) -> Self:
         # A shallow copy would share parameters with the original and pack them under a version of its own.
@@ -294,10 +298,10 @@ class Module(ABC):
         self._arena.params[...] = params
         self._arena.grads[...] = grads
 
-    # --- for layers ----------------------------------------------------------------------------------------------
+    # --- for layers -----------------------------------------------------------------------------------------
 
     def _parameters(self) -> Iterator[Parameter]:
-        """Yield the layer's parameters in PyTorch's order; needs no more than the constructor's checked arguments."""
+        """Yield the layer's parameters in PyTorch's order; needs only what `_configure` set."""
         yield from ()
 
     def _allocate(self) -> None:
@@ -313,13 +317,13 @@ class Module(ABC):
 
     def _check_x(self, name: str, x: Any) -> FloatArray:
         """Return x as the kernels read it."""
-        x = as_float32(name, x)
-        self._output_shape(name, x.shape)
-        return x
+        array = as_float32(name, x)
+        self._output_shape(name, array.shape)
+        return array
 
     @abstractmethod
     def _output_shape(self, name: str, shape: Shape) -> Shape:
-        """Return the shape of y for an x of `shape`; ValueError, with `name`, where x cannot have that shape."""
+        """Return the shape of y for an x of `shape`; ValueError, with `name`, where x cannot be of it."""
 
     def _check_state(self, name: str, state: Any, shape: Shape) -> Any:
         """Return `state` as the kernels read it; `shape` is that of x."""

@@ -1,7 +1,7 @@
 """Sequential: layers one after the other, with all their parameters in one arena.
 
-It owns its layers: it moves their parameters into its own memory, checks once that they fit each other, and then
-runs them in order. It computes nothing itself.
+It owns its layers: it moves their parameters into its own memory, checks once that they fit each other, and
+then runs them in order. It computes nothing itself.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ class Sequential(Module):
     """Layers in order: each reads what the one before wrote.
 
     Args:
-        *layers: At least one layer. Their parameters move into one arena: views of `params` or `grads` taken from a
-            layer before belong to it no longer. A layer belongs to one model only; `copy.deepcopy` makes another.
+        *layers: At least one layer. Their parameters move into one arena: views of `params` or `grads` taken
+            from a layer before belong to it no longer. A layer belongs to one model only; `copy.deepcopy`
+            makes another.
 
-    Parameters are named with the layer's index in front, `1.weight_hh_l0`. The state is a tuple with one item a layer,
-    None for those that keep no state; None stands for all of it.
+    Parameters are named with the layer's index in front, `1.weight_hh_l0`. The state is a tuple with one item
+    a layer, None for those that keep no state; None stands for all of it.
 
     Call: `y, state = model(x, state=None)`; `y, state, backward = model.forward(x, state)` trains.
 
@@ -83,7 +84,7 @@ class Sequential(Module):
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
 
-    # --- parameters ----------------------------------------------------------------------------------------------
+    # --- parameters -----------------------------------------------------------------------------------------
 
     def _parameters(self) -> Iterator[Parameter]:
         for index, layer in enumerate(self.layers):
@@ -111,7 +112,7 @@ class Sequential(Module):
         self.layers = state["layers"]
         self._adopt()
 
-    # --- shapes --------------------------------------------------------------------------------------------------
+    # --- shapes ---------------------------------------------------------------------------------------------
 
     def _output_shape(self, name: str, shape: Shape) -> Shape:
         for layer in self.layers:
@@ -127,7 +128,7 @@ class Sequential(Module):
             shape = layer._output_shape(name, shape)
         return tuple(checked)
 
-    # --- the two passes ------------------------------------------------------------------------------------------
+    # --- the two passes -------------------------------------------------------------------------------------
 
     def _infer(self, x: FloatArray, state: tuple[Any, ...] | None) -> tuple[FloatArray, tuple[Any, ...]]:
         final = []
@@ -202,7 +203,7 @@ def _check_layers(layers: tuple[Any, ...]) -> None:
         seen[id(layer)] = index
         if layer._owner is not None and layer._owner() is not None:
             raise ValueError(
-                f"{name}: expected a layer of its own, got one that is part of another model; copy.deepcopy it"
+                f"{name}: expected a layer of its own, got one of another model; copy.deepcopy it"
             )
         if width is not None and layer.input_size is not None and layer.input_size != width:
             raise ValueError(
