@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lstmx._checks import check_bool, check_int
-
 if TYPE_CHECKING:
     from lstmx.layers import Module
 
@@ -129,20 +127,22 @@ def load(path: PathLike) -> Module:
         FileNotFoundError: There is no file at `path`.
         ValueError: The file is not a whole, valid lstmx model; the message says why.
     """
+    return load_with_extra(path)[0]
+
+
+def load_with_extra(path: PathLike) -> tuple[Module, dict[str, Any]]:
+    """As `load`, with the `extra` that was saved beside the model, out of one reading of the file."""
     from lstmx.layers import from_config
 
     with _errors_name(path), open(path, "rb") as file:
         header = _read_file_header(file, _MAX_MODEL_HEADER)
         model_header = _model_header(header)
         _check_tensors(header.entries, model_header["config"])
-        try:
-            model = from_config(model_header["config"])
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-            raise ValueError(f"config: {error}") from None
+        model = from_config(model_header["config"])
         with model.editing() as params:
             for name in header.entries:  # in the order of their bytes
                 _read_into(file, name, params[name])
-    return model
+    return model, model_header["extra"]
 
 
 def read_header(path: PathLike) -> dict[str, Any]:
@@ -189,71 +189,21 @@ def _model_header(header: _Header) -> dict[str, Any]:
 
 def _check_tensors(entries: Mapping[str, _Entry], config: Mapping[str, Any]) -> None:
     """Compare a file's tensors with those that its config implies, before anything of that size exists."""
+    from lstmx.layers import parameter_shapes
+
     expected_names = set()
-    try:
-        for name, shape in parameter_shapes(config):
-            entry = entries.get(name)
-            if entry is None:
-                raise ValueError(f"tensor {name!r}: expected shape {shape}, but it is missing")
-            if entry.shape != shape:
-                raise ValueError(f"tensor {name!r}: expected shape {shape}, got {entry.shape}")
-            if entry.dtype != "F32":
-                raise ValueError(f"tensor {name!r}: expected dtype F32, got {entry.dtype}")
-            expected_names.add(name)
-    except TypeError as error:  # a size that is no integer: of a file, that is a wrong value
-        raise ValueError(str(error)) from None
-    except RecursionError:
-        raise ValueError("config: nested too deeply") from None
+    for name, shape in parameter_shapes(config):  # lazy: a billion layers end at the first that is missing
+        entry = entries.get(name)
+        if entry is None:
+            raise ValueError(f"tensor {name!r}: expected shape {shape}, but it is missing")
+        if entry.shape != shape:
+            raise ValueError(f"tensor {name!r}: expected shape {shape}, got {entry.shape}")
+        if entry.dtype != "F32":
+            raise ValueError(f"tensor {name!r}: expected dtype F32, got {entry.dtype}")
+        expected_names.add(name)
     unexpected = [name for name in entries if name not in expected_names]
     if unexpected:
         raise ValueError(f"unexpected tensors {unexpected[:5]}: the config has no place for them")
-
-
-def parameter_shapes(config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
-    """The names and shapes of the parameters of the model that `config` describes, without building it.
-
-    Lazy: a config that claims a billion layers costs nothing until somebody asks for the second one.
-    """
-    kind = config.get("type")
-    if kind == "Sequential":
-        layers = config.get("layers")
-        if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
-            raise ValueError("config: Sequential: expected a list of layers")
-        for index, layer in enumerate(layers):
-            for name, shape in parameter_shapes(layer):
-                yield f"{index}.{name}", shape
-    elif kind == "LSTM":
-        yield from _lstm_shapes(config)
-    elif kind == "Linear":
-        rows, columns = _size(config, "out_features"), _size(config, "in_features")
-        yield "weight", (rows, columns)
-        if _flag(config, "bias"):
-            yield "bias", (rows,)
-    elif kind not in ("Dropout", "LastStep"):
-        raise ValueError(f"config: unknown layer type {kind!r}")
-
-
-def _lstm_shapes(config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
-    hidden = _size(config, "hidden_size")
-    columns = _size(config, "input_size")
-    suffixes = ("", "_reverse") if _flag(config, "bidirectional") else ("",)
-    biases = _flag(config, "bias")
-    for layer in range(_size(config, "num_layers")):
-        for suffix in suffixes:
-            yield f"weight_ih_l{layer}{suffix}", (4 * hidden, columns)
-            yield f"weight_hh_l{layer}{suffix}", (4 * hidden, hidden)
-            if biases:
-                yield f"bias_ih_l{layer}{suffix}", (4 * hidden,)
-                yield f"bias_hh_l{layer}{suffix}", (4 * hidden,)
-        columns = hidden * len(suffixes)
-
-
-def _size(config: Mapping[str, Any], key: str) -> int:
-    return check_int(f"config: {config['type']}.{key}", config.get(key), minimum=1)
-
-
-def _flag(config: Mapping[str, Any], key: str) -> bool:
-    return check_bool(f"config: {config['type']}.{key}", config.get(key))
 
 
 # ---------------------------------------------------------------- tensors

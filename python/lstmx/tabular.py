@@ -58,7 +58,8 @@ class TimeStep:
 
     def __str__(self) -> str:
         if self.months:
-            return _plural(self.months, "month")
+            years, rest = divmod(self.months, 12)
+            return _plural(self.months, "month") if rest else _plural(years, "year")
         for unit, seconds in _UNITS:
             count, rest = divmod(self.microseconds, seconds * 1_000_000)
             if rest == 0:
@@ -294,11 +295,11 @@ def find_step(times: Sequence[datetime], lines: Sequence[int]) -> TimeStep:
     step = fixed
     breaks = _breaks(times, fixed)
     months = _most_common(_month_index(b) - _month_index(a) for a, b in pairwise(times))
-    if breaks and months > 0:
+    if months > 0:  # of two that fit alike, 28 or 365 days mean a calendar
         # The latest day seen: 31 in a series of month ends, the day itself in any other.
         monthly = TimeStep(months=months, day=max(time.day for time in times))
         monthly_breaks = _breaks(times, monthly)
-        if len(monthly_breaks) < len(breaks):
+        if len(monthly_breaks) <= len(breaks):
             step, breaks = monthly, monthly_breaks
     if breaks:
         k = breaks[0]
