@@ -2,8 +2,8 @@
 
 Targets are red, predictions blue and dashed, the past grey. Files are drawn with matplotlib's `Figure`
 objects, never through `pyplot`, so that no backend, style or figure of the caller changes. matplotlib is
-imported when the first picture is drawn; it is an optional need (the `viz` extra). Not here: the window and the
-animation during training, which are `lstmx.callbacks.LivePlot`.
+imported when the first picture is drawn; it is an optional need (the `viz` extra). Not here: the window and
+the animation during training, which are `lstmx.callbacks.LivePlot`.
 """
 
 from __future__ import annotations
@@ -51,6 +51,15 @@ def require_matplotlib() -> None:
         ) from error
 
 
+def save_figure(path: str | os.PathLike[str], figure: Figure) -> Path:
+    """Write a figure to an image file and return its path; no suffix means `.png`."""
+    target = Path(path)
+    if not target.suffix:
+        target = target.with_suffix(".png")
+    figure.savefig(target)
+    return target
+
+
 def draw_history(ax: Axes, history: Mapping[str, Sequence[float]]) -> None:
     """Draw one curve per series of `history` over the epochs, counted from 1, into `ax`."""
     from matplotlib.ticker import MaxNLocator
@@ -72,25 +81,6 @@ def draw_history(ax: Axes, history: Mapping[str, Sequence[float]]) -> None:
 def _spans_decades(history: Mapping[str, Sequence[float]]) -> bool:
     values = [value for series in history.values() for value in series]
     return bool(values) and max(values) > 100 * min(values)
-
-
-def plot_history(
-    path: str | os.PathLike[str], history: Mapping[str, Sequence[float]], *, title: str | None = None
-) -> Path:
-    """Write the curves of a training history to an image file.
-
-    Args:
-        path: The file; its suffix (`.png`, `.svg`, `.pdf`, ...) chooses the format, none means `.png`.
-        history: Name -> one number per epoch, such as `lstmx.Trainer.fit` returns. The vertical axis
-            is logarithmic where all values are positive and span more than two decades.
-        title: A line above the picture.
-
-    Returns:
-        The path written.
-    """
-    figure, ax = new_figure()
-    draw_history(ax, history)
-    return _finish(path, figure, ax, title)
 
 
 def plot_prediction(
@@ -135,8 +125,8 @@ def plot_prediction(
     figure, ax = new_figure()
     ax.plot(where, wanted, label="target", **TARGET)
     ax.plot(where, given, label="prediction", **PREDICTION)
-    _label(ax, xlabel, ylabel)
-    return _finish(path, figure, ax, title)
+    _label(ax, xlabel, ylabel, title)
+    return save_figure(path, figure)
 
 
 def plot_forecast(
@@ -188,8 +178,8 @@ def plot_forecast(
     if truth is not None:
         ax.plot(t_after, truth, label="target", **TARGET, **_dot(after))
     ax.plot(t_after, after, label="forecast", **PREDICTION, **_dot(after))
-    _label(ax, xlabel, ylabel)
-    return _finish(path, figure, ax, title)
+    _label(ax, xlabel, ylabel, title)
+    return save_figure(path, figure)
 
 
 def _dot(values: NDArray[Any]) -> dict[str, Any]:
@@ -209,19 +199,11 @@ def _series(name: str, value: ArrayLike, length: int | None = None) -> NDArray[A
     return array
 
 
-def _label(ax: Axes, xlabel: str, ylabel: str | None) -> None:
+def _label(ax: Axes, xlabel: str, ylabel: str | None, title: str | None) -> None:
+    if title is not None:
+        ax.set_title(title)
     ax.set_xlabel(xlabel)
     if ylabel is not None:
         ax.set_ylabel(ylabel)
     ax.grid(alpha=0.3)
     ax.legend()
-
-
-def _finish(path: str | os.PathLike[str], figure: Figure, ax: Axes, title: str | None) -> Path:
-    if title is not None:
-        ax.set_title(title)
-    target = Path(path)
-    if not target.suffix:
-        target = target.with_suffix(".png")
-    figure.savefig(target)
-    return target
