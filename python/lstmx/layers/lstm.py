@@ -19,7 +19,7 @@ from lstmx._checks import FloatArray, check_bool, check_choice, check_float, che
 from lstmx.layers.arena import Arena, Parameter, Shape
 from lstmx.layers.dropout import draw_mask
 from lstmx.layers.initial import fill_glorot, fill_uniform
-from lstmx.layers.module import _FLOAT32, Backward, Module, as_float32
+from lstmx.layers.module import FLOAT32, Backward, Module, as_float32
 
 State: TypeAlias = tuple[FloatArray, FloatArray]
 
@@ -104,7 +104,7 @@ class LSTM(Module):
         ((4, 20, 3), (2, 4, 8), (32, 8))
     """
 
-    _TRANSIENT = Module._TRANSIENT | {"_cells"}
+    _TRANSIENT = Module._TRANSIENT | {"_layers"}
 
     input_size: int
     output_size: int
@@ -170,6 +170,7 @@ class LSTM(Module):
             raise ValueError(f"forget_bias: expected 0 with bias=False, got {forget_bias!r}")
         self.init = check_choice("init", init, ("pytorch", "glorot"))
         self._directions = 2 if self.bidirectional else 1
+        self._num_cells = self.num_layers * self._directions
         self.output_size = self._directions * self.hidden_size
 
     @property
@@ -235,7 +236,9 @@ class LSTM(Module):
             weights = (params[weight_ih], params[weight_hh], params.get(bias_ih), params.get(bias_hh))
             d_weights = (grads[weight_ih], grads[weight_hh], grads.get(bias_ih), grads.get(bias_hh))
             cells.append(_Cell(_core.LstmPlan(width, self.hidden_size), weights, d_weights))
-        self._cells = tuple(cells)
+        self._layers = tuple(
+            tuple(cells[k : k + self._directions]) for k in range(0, len(cells), self._directions)
+        )
 
     # --- shapes ---------------------------------------------------------------------------------------------
 
@@ -248,7 +251,7 @@ class LSTM(Module):
 
     def _state_shape(self, shape: Shape) -> Shape:
         """The shape of h and c for an x (or a y) of `shape`."""
-        layers = len(self._cells)
+        layers = self._num_cells
         if len(shape) == 2:
             return (layers, self.hidden_size)
         return (layers, shape[0 if self.batch_first else 1], self.hidden_size)
@@ -262,9 +265,9 @@ class LSTM(Module):
 
     def _time_major(self, array: FloatArray) -> FloatArray:
         """`array` (x, y or a gradient of them, as the caller sees it) as `[T, B, *]`."""
-        if array.ndim == 2:
-            return array[:, np.newaxis]
-        return array.transpose(1, 0, 2) if self.batch_first else array
+        if array.ndim == 3:
+            return array.transpose(1, 0, 2) if self.batch_first else array
+        return array[:, np.newaxis]
 
     # --- the two passes -------------------------------------------------------------------------------------
 
@@ -281,51 +284,52 @@ class LSTM(Module):
         self, x: FloatArray, state: State | None, training: bool
     ) -> tuple[FloatArray, State, list[_Step]]:
         """Run all layers; the steps are empty where not training."""
-        y = np.empty((*x.shape[:-1], self.output_size), np.float32)
+        y = np.empty((*x.shape[:-1], self.output_size), FLOAT32)
         final_shape = self._state_shape(x.shape)
-        h_n, c_n = np.empty(final_shape, np.float32), np.empty(final_shape, np.float32)
+        h_n, c_n = np.empty(final_shape, FLOAT32), np.empty(final_shape, FLOAT32)
         if x.ndim == 3:
             h_0, c_0, h_out, c_out = (*state, h_n, c_n) if state else (None, None, h_n, c_n)
         else:
-            rows = (len(self._cells), 1, self.hidden_size)
+            rows = (self._num_cells, 1, self.hidden_size)
             h_0, c_0 = (state[0].reshape(rows), state[1].reshape(rows)) if state else (None, None)
             h_out, c_out = h_n.reshape(rows), c_n.reshape(rows)
         version, threads = self._arena.version, _core.get_num_threads()
         steps: list[_Step] = []
-        inputs, last, y_last = self._time_major(x), self.num_layers - 1, self._time_major(y)
-        for layer in range(self.num_layers):
-            outputs = y_last if layer == last else np.empty_like(y_last, order="C")
+        inputs, y_last = self._time_major(x), self._time_major(y)
+        last, k, h, c, mask = self.num_layers - 1, 0, None, None, None
+        for index, cells in enumerate(self._layers):
+            outputs = y_last if index == last else np.empty(y_last.shape, FLOAT32)
             tapes: list[Any] = []
-            for direction in range(self._directions):
-                k = layer * self._directions + direction
-                cell = self._cells[k]
-                tape = cell.plan.forward(
-                    version,
-                    *cell.weights,
-                    _reversed_if(direction, inputs),
-                    None if h_0 is None else h_0[k],
-                    None if c_0 is None else c_0[k],
-                    self._half(direction, outputs),
-                    h_out[k],
-                    c_out[k],
-                    training,
-                    threads,
+            for (plan, weights, _), source, target in zip(
+                cells, self._as_read(inputs), self._as_written(outputs), strict=True
+            ):
+                if h_0 is not None and c_0 is not None:
+                    h, c = h_0[k], c_0[k]
+                tapes.append(
+                    plan.forward(
+                        version, *weights, source, h, c, target, h_out[k], c_out[k], training, threads
+                    )
                 )
-                tapes.append(tape)
-            mask = None
+                k += 1
             if training:
-                if layer < last and self._rng is not None:
-                    mask = draw_mask(outputs.shape, self.dropout, self._rng)
+                rng = self._rng if index < last else None
+                mask = None if rng is None else draw_mask(outputs.shape, self.dropout, rng)
                 steps.append(_Step(inputs, outputs, tapes, mask))
             inputs = outputs if mask is None else outputs * mask
         return y, (h_n, c_n), steps
 
-    def _half(self, direction: int, outputs: FloatArray) -> FloatArray:
-        """The part of a layer's `[T, B, D*H]` that `direction` writes, in the order in which it writes it."""
-        if self._directions == 1:
-            return outputs
+    def _as_read(self, inputs: FloatArray | None) -> tuple[Any, ...]:
+        """A layer's `[T, B, *]` of inputs as each direction reads it: the second from its end."""
+        if not self.bidirectional:
+            return (inputs,)
+        return inputs, None if inputs is None else inputs[::-1]
+
+    def _as_written(self, outputs: FloatArray | None) -> tuple[Any, ...]:
+        """The part of a layer's `[T, B, D*H]` of outputs that each direction writes, in the order it does."""
+        if not self.bidirectional:
+            return (outputs,)
         hidden = self.hidden_size
-        return outputs[::-1, :, hidden:] if direction else outputs[:, :, :hidden]
+        return (None, None) if outputs is None else (outputs[:, :, :hidden], outputs[::-1, :, hidden:])
 
 
 class _LSTMBackward(Backward):
@@ -359,18 +363,16 @@ class _LSTMBackward(Backward):
         state, steps = self._take()
         layer = self._layer
         state_shape = layer._state_shape(self._shape)
-        dx = np.empty(self._shape, np.float32) if need_dx else None
-        d_initial = (
-            (np.empty(state_shape, np.float32), np.empty(state_shape, np.float32)) if need_dstate else None
-        )
-        rows = (len(layer._cells), -1, layer.hidden_size)  # also of unbatched states
+        dx = np.empty(self._shape, FLOAT32) if need_dx else None
+        d_initial = (np.empty(state_shape, FLOAT32), np.empty(state_shape, FLOAT32)) if need_dstate else None
+        rows = (layer._num_cells, -1, layer.hidden_size)  # also of unbatched states
         arrays = [*(state or (None, None)), *dstate, *(d_initial or (None, None))]
         states = [None if a is None else a.reshape(rows) for a in arrays]
         d_outputs = None if dy is None else layer._time_major(dy)
         dx_first = None if dx is None else layer._time_major(dx)
         for index in reversed(range(layer.num_layers)):
             step = steps.pop()
-            d_inputs = np.empty(step.x.shape, np.float32) if index else dx_first
+            d_inputs = np.empty(step.x.shape, FLOAT32) if index else dx_first
             self._run_layer(index, step, states, d_outputs, d_inputs)
             if index and steps[-1].mask is not None:
                 d_inputs *= steps[-1].mask
@@ -387,29 +389,18 @@ class _LSTMBackward(Backward):
     ) -> None:
         """Differentiate one layer, both directions; d_inputs, if wanted, becomes the sum of their shares."""
         layer, threads = self._layer, _core.get_num_threads()
-        for direction, tape in enumerate(step.tapes):
-            k = index * layer._directions + direction
+        shares = layer._as_read(d_inputs)
+        if layer.bidirectional and d_inputs is not None:
+            shares = (d_inputs, np.empty(d_inputs.shape, FLOAT32))
+        xs, ys, d_ys = layer._as_read(step.x), layer._as_written(step.y), layer._as_written(d_outputs)
+        cells = layer._layers[index]
+        for direction, (cell, tape) in enumerate(zip(cells, step.tapes, strict=True)):
+            k = index * len(cells) + direction
             h_0, _, dh_n, dc_n, dh_0, dc_0 = (None if a is None else a[k] for a in states)
-            share = d_inputs if direction == 0 or d_inputs is None else np.empty(d_inputs.shape, np.float32)
-            tape.backward(
-                _reversed_if(direction, step.x),
-                layer._half(direction, step.y),
-                h_0,
-                None if d_outputs is None else layer._half(direction, d_outputs),
-                dh_n,
-                dc_n,
-                None if share is None else _reversed_if(direction, share),
-                dh_0,
-                dc_0,
-                *layer._cells[k].d_weights,
-                threads,
-            )
-            if direction and d_inputs is not None and share is not None:
-                d_inputs += share
-
-
-def _reversed_if(direction: int, array: FloatArray) -> FloatArray:
-    return array[::-1] if direction else array
+            x, y, dy, dx = xs[direction], ys[direction], d_ys[direction], shares[direction]
+            tape.backward(x, y, h_0, dy, dh_n, dc_n, dx, dh_0, dc_0, *cell.d_weights, threads)
+        if layer.bidirectional and d_inputs is not None:
+            d_inputs += shares[1][::-1]
 
 
 def _pair(name: str, value: Any, what: str) -> tuple[Any, Any]:
@@ -422,8 +413,7 @@ def _pair(name: str, value: Any, what: str) -> tuple[Any, Any]:
 
 def _as_state(name: str, index: int, label: str, value: Any, shape: Shape) -> FloatArray:
     """Return one half of a state, or of its gradient, C-contiguous; the name is made only for a message."""
-    if type(value) is np.ndarray and value.dtype == _FLOAT32 and value.shape == shape:
-        flags = value.flags
-        if flags.c_contiguous and flags.aligned:
-            return value
+    plain = type(value) is np.ndarray and value.dtype == FLOAT32 and value.shape == shape
+    if plain and value.flags.carray:
+        return value  # type: ignore[no-any-return]
     return np.ascontiguousarray(as_float32(f"{name}[{index}] ({label})", value, shape))

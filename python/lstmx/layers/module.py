@@ -20,19 +20,19 @@ import numpy as np
 from lstmx._checks import FloatArray, check_array
 from lstmx.layers.arena import Arena, ArrayViews, Parameter, Shape
 
-_FLOAT32 = np.dtype(np.float32)
+FLOAT32 = np.dtype(np.float32)
 
 
 def as_float32(name: str, value: Any, shape: Shape | None = None) -> FloatArray:
     """Return `value` as kernels read it (float32, aligned, last axis contiguous); a copy only if need be."""
-    if type(value) is np.ndarray and value.dtype == _FLOAT32:
+    if type(value) is np.ndarray and value.dtype == FLOAT32:
         if shape is not None and value.shape != shape:
             check_array(name, value, shape=shape)
         array = value
     else:
         array = np.asarray(check_array(name, value, shape=shape))
     flags = array.flags
-    if flags.c_contiguous and flags.aligned:
+    if flags.carray:  # C-contiguous, aligned (and writable: the usual case, in one question)
         return array
     if not flags.aligned or (array.shape[-1] > 1 and array.strides[-1] != 4):
         return array.copy(order="C")
