@@ -1,5 +1,4 @@
-"""Arrays that carry a bound on the float32 rounding error of each element through the formulas of the
-reference.
+"""Arrays that carry a bound on the float32 rounding error of each element through the reference.
 
 Running error analysis (Wilkinson; Higham, "Accuracy and Stability of Numerical Algorithms", section 3.3),
 done by NumPy's own dispatch: a `Bounded` goes through `lstmx.reference` like an array, so that outputs and
@@ -8,10 +7,10 @@ float32 eps (2^-23) and to first order.
 
 What each operation adds, u = eps / 2 being the largest relative error of one rounding:
 
-- sum, difference, product: u of the result.
-- a sum of n products: sqrt(n) u of the sum of absolute products. That is the size such an error has with
-  overwhelming probability whatever the data (Higham and Mary 2019); the largest conceivable, n u, is met by
-  nothing real.
+- sum, difference, product, quotient, root: u of the result.
+- a sum of n products: min(n, 2 sqrt(n)) u of the sum of absolute products. The first holds for any data; the
+  second is six times the standard deviation that n independent roundings give a sum of terms of one sign, the
+  worst kind (Higham and Mary 2019 make "independent" precise).
 - sigmoid and tanh: 4 eps of the result, the accuracy that the kernels promise (4 ulp).
 
 It is no interval arithmetic: bounds hold for float32 kernels that evaluate these formulas, not for arbitrary
@@ -57,21 +56,30 @@ class Bounded(np.lib.mixins.NDArrayOperatorsMixin):
         return Bounded(self.value.reshape(*shape), self.error.reshape(*shape))
 
     def sum(self, axis):
-        growth = np.sqrt(self.value.shape[axis])
-        rounding = ROUNDING * growth * np.abs(self.value).sum(axis)
+        rounding = ROUNDING * _growth(self.value.shape[axis]) * np.abs(self.value).sum(axis)
         return Bounded(self.value.sum(axis), self.error.sum(axis) + rounding)
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         if method != "__call__" or kwargs or ufunc not in _HANDLERS:
             return NotImplemented
-        return _HANDLERS[ufunc](*(i if isinstance(i, Bounded) else Bounded(i) for i in inputs))
+        return _HANDLERS[ufunc](*(i if isinstance(i, Bounded) else _constant(i) for i in inputs))
 
     def __array_function__(self, function, types, args, kwargs):
         if function not in (np.stack, np.concatenate):
             return NotImplemented
-        items = [i if isinstance(i, Bounded) else Bounded(i) for i in args[0]]
+        items = [i if isinstance(i, Bounded) else _constant(i) for i in args[0]]
         value = function([i.value for i in items], *args[1:], **kwargs)
         return Bounded(value, function([i.error for i in items], *args[1:], **kwargs))
+
+
+def _constant(value):
+    """A number of the formulas: the kernel has it rounded to float32."""
+    value = np.asarray(value, np.float64)
+    return Bounded(value, np.abs(value.astype(np.float32) - value) / EPS)
+
+
+def _growth(count):
+    return min(count, 2.0 * np.sqrt(count))
 
 
 def _rounded(value, error):
@@ -99,10 +107,24 @@ def _multiply(a, b):
     return _rounded(a.value * b.value, error)
 
 
+@_handles(np.divide)
+def _divide(a, b):
+    value = a.value / b.value
+    return _rounded(value, (a.error + np.abs(value) * b.error) / np.abs(b.value))
+
+
+@_handles(np.sqrt)
+def _sqrt(a):
+    value = np.sqrt(a.value)
+    # to first order e / (2 root); near zero the root of the error itself
+    error = np.minimum(np.sqrt(a.error / EPS), a.error / (2.0 * np.maximum(value, np.finfo(np.float64).tiny)))
+    return _rounded(value, error)
+
+
 @_handles(np.matmul)
 def _matmul(a, b):
     sizes = np.abs(a.value), np.abs(b.value)
-    rounding = ROUNDING * np.sqrt(a.shape[-1]) * (sizes[0] @ sizes[1])
+    rounding = ROUNDING * _growth(a.shape[-1]) * (sizes[0] @ sizes[1])
     return Bounded(a.value @ b.value, sizes[0] @ b.error + a.error @ sizes[1] + rounding)
 
 

@@ -30,7 +30,7 @@ THROUGH = {
 
 
 def arguments() -> np.ndarray:
-    """Every scale of argument: the range of interest evenly, every exponent, and numbers from all of float32."""
+    """The range of interest evenly, every exponent, and numbers from all of float32."""
     rng = np.random.default_rng(20240229)
     exponents = np.ldexp(1.0 + rng.random(64), np.arange(-126, 127)[:, None]).ravel()
     around_zero = np.linspace(-1.0, 1.0, 20011)

@@ -37,8 +37,10 @@ def libm() -> ctypes.CDLL:
     return ctypes.CDLL(ctypes.util.find_library("m") or "libm.so.6")
 
 
-@pytest.fixture(params=[0, FLUSH_TO_ZERO, DENORMALS_ARE_ZERO, FLUSH_TO_ZERO | DENORMALS_ARE_ZERO,
-TOWARDS_ZERO]) def mxcsr(request):
+@pytest.fixture(
+    params=[0, FLUSH_TO_ZERO, DENORMALS_ARE_ZERO, FLUSH_TO_ZERO | DENORMALS_ARE_ZERO, TOWARDS_ZERO]
+)
+def mxcsr(request):
     """A floating-point state of the caller's, restored after the test."""
     before = read_environment()
     changed = FloatingPointEnvironment.from_buffer_copy(before)

@@ -1,8 +1,8 @@
 """Comparison of whole layers with float64: element by element, one tolerance.
 
 The exact accuracy of each kernel is the subject of tests/kernels, with its table of bounds. Here the question
-is whether layers, directions, states and gradients are wired as they should be; a wrong wire is off by the size
-of the values themselves.
+is whether layers, directions, states and gradients are wired as they should be; a wrong wire is off by the
+size of the values themselves.
 """
 
 from __future__ import annotations

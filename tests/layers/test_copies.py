@@ -1,4 +1,4 @@
-"""Copies and descriptions: pickle, deepcopy, copy, repr, from_config give the same layer, on its own memory."""
+"""Copies and descriptions: pickle, deepcopy, copy, repr and from_config give the same layer anew."""
 
 from __future__ import annotations
 

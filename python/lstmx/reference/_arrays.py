@@ -6,7 +6,7 @@ array that carries an error bound beside its values can travel through the same 
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,20 +16,25 @@ from lstmx._checks import describe_shape
 Array: TypeAlias = NDArray[np.float64]
 
 
+def as_float64(name: str, value: ArrayLike) -> Array:
+    """Return `value` as a new float64 array; what does not hold real numbers is refused with TypeError."""
+    if not isinstance(value, np.ndarray) and hasattr(value, "__array_ufunc__"):
+        return value  # type: ignore[return-value]
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    return array.astype(np.float64)
+
+
 def float64(name: str, value: ArrayLike, shape: tuple[int | None, ...]) -> Array:
-    """Return `value` as float64 after comparing its shape (None: any extent) with `shape`."""
-    array: Any = value
-    if isinstance(value, np.ndarray) or not hasattr(value, "__array_ufunc__"):
-        array = np.asarray(value)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
-        array = array.astype(np.float64)
+    """The same, after comparing the shape (None: any extent) with `shape`."""
+    array = as_float64(name, value)
     matches = len(shape) == array.ndim and all(
         want is None or want == got for want, got in zip(shape, array.shape, strict=True)
     )
     if not matches:
         raise ValueError(f"{name}: expected shape {describe_shape(shape)}, got {array.shape}")
-    return array  # type: ignore[no-any-return]
+    return array
 
 
 def float64_or_zeros(name: str, value: ArrayLike | None, shape: tuple[int, ...]) -> Array:

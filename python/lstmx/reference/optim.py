@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lstmx.reference._arrays import Array
+from lstmx.reference._arrays import Array, as_float64
 
 
 def sgd_step(
@@ -33,8 +33,8 @@ def sgd_step(
         >>> sgd_step([1.0], [2.0], lr=0.1)[0].tolist()
         [0.8]
     """
-    params, grads = np.asarray(params, np.float64), np.asarray(grads, np.float64)
-    before = np.zeros_like(params) if velocity is None else np.asarray(velocity, np.float64)
+    params, grads = as_float64("params", params), as_float64("grads", grads)
+    before = np.zeros(params.shape) if velocity is None else as_float64("velocity", velocity)
     grads = grads + weight_decay * params
     after = momentum * before + grads
     return params - lr * (grads + momentum * after if nesterov else after), after
@@ -75,13 +75,13 @@ def adam_step(
         >>> params.tolist()  # the first step has length lr
         [0.9]
     """
-    params, grads = np.asarray(params, np.float64), np.asarray(grads, np.float64)
+    params, grads = as_float64("params", params), as_float64("grads", grads)
     if decoupled:
         params = params - lr * weight_decay * params
     else:
         grads = grads + weight_decay * params
-    m = betas[0] * np.asarray(m, np.float64) + (1.0 - betas[0]) * grads
-    v = betas[1] * np.asarray(v, np.float64) + (1.0 - betas[1]) * grads**2
+    m = betas[0] * as_float64("m", m) + (1.0 - betas[0]) * grads
+    v = betas[1] * as_float64("v", v) + (1.0 - betas[1]) * grads * grads
     mean = m / (1.0 - betas[0] ** step)
     square = v / (1.0 - betas[1] ** step)
     return params - lr * mean / (np.sqrt(square) + eps), m, v
