@@ -108,6 +108,17 @@ class TestAgainstTheReference:
         assert not lstm.arena.grads.any()
         assert lstm(x, state)[0].shape == dy.shape
 
+    def test_an_empty_sequence_hands_the_state_through(self, rng):
+        for options in VARIANTS:
+            lstm = make(rng, **options)
+            x, state, dy, dstate = inputs_for(rng, lstm, steps=0)
+            y, final, backward = lstm.forward(x, state)
+            dx, d_initial = backward(dy, dstate)
+            assert (y.shape, dx.shape) == (dy.shape, x.shape)
+            np.testing.assert_array_equal(final, state)
+            np.testing.assert_array_equal(d_initial, dstate)
+            assert not lstm.arena.grads.any()
+
     @pytest.mark.parametrize("options", VARIANTS, ids=str)
     def test_an_unbatched_sequence_is_a_batch_of_one(self, rng, options):
         lstm = make(rng, **options)

@@ -65,10 +65,10 @@ class LSTM(Module):
             `BasicLSTMCell(forget_bias=1)` keeps biases that start at 0 and adds 1 to the forget gate's sum at
             every step, so that a cell remembers before it has learnt anything (Jozefowicz et al. 2015). A
             constant beside a trainable bias is the same function, with the same gradients, as a bias that
-            starts at that constant: `LSTM(..., init="glorot", forget_bias=1)` is that cell. (With
-            init="pytorch", the 1 comes on top of two uniform draws.) To take over TensorFlow's trained
-            biases, add its forget_bias to their forget slice. Keras's `unit_forget_bias=True` already stores
-            a bias that starts at 1: add nothing there.
+            starts at that constant: `LSTM(..., init="glorot", forget_bias=1)` is that cell, but for PyTorch's
+            second bias. (With init="pytorch", the 1 comes on top of two uniform draws.) To take over
+            TensorFlow's trained biases, add its forget_bias to their forget slice. Keras's
+            `unit_forget_bias=True` already stores a bias that starts at 1: add nothing there.
         init: How weights start. "pytorch": all parameters U(-1/sqrt(H), 1/sqrt(H)). "glorot": biases 0 and
             each whole matrix `weight_ih [4H, fan_in]`, `weight_hh [4H, H]` from U(-b, b), b = sqrt(6 /
             (fan_in + 4H)): the four gates count as one matrix of fan_out 4H, as in Keras's `kernel` (fan_in
