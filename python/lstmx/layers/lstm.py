@@ -365,9 +365,10 @@ class _LSTMBackward(Backward):
         state_shape = layer._state_shape(self._shape)
         dx = np.empty(self._shape, FLOAT32) if need_dx else None
         d_initial = (np.empty(state_shape, FLOAT32), np.empty(state_shape, FLOAT32)) if need_dstate else None
-        rows = (layer._num_cells, -1, layer.hidden_size)  # also of unbatched states
-        arrays = [*(state or (None, None)), *dstate, *(d_initial or (None, None))]
-        states = [None if a is None else a.reshape(rows) for a in arrays]
+        states = [*(state or (None, None)), *dstate, *(d_initial or (None, None))]
+        if len(self._shape) == 2:
+            rows = (layer._num_cells, 1, layer.hidden_size)
+            states = [None if a is None else a.reshape(rows) for a in states]
         d_outputs = None if dy is None else layer._time_major(dy)
         dx_first = None if dx is None else layer._time_major(dx)
         for index in reversed(range(layer.num_layers)):
