@@ -35,6 +35,8 @@ def save(path: str | os.PathLike[str], trainer: Trainer) -> None:
     callbacks: dict[str, dict[str, Any]] = {}
     for key, callback in _named(trainer.callbacks):
         state = callback.state_dict()
+        if not state:
+            continue
         arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
         tensors.update(_prefixed(f"callbacks/{key}/", arrays))
         callbacks[key] = {name: value for name, value in state.items() if name not in arrays}

@@ -90,7 +90,7 @@ def plot_prediction(
     t: ArrayLike | None = None,
     *,
     title: str | None = None,
-    xlabel: str = "step",
+    xlabel: str | None = None,
     ylabel: str | None = None,
 ) -> Path:
     """Write a picture of a target (red) and its prediction (blue, dashed) to an image file.
@@ -101,7 +101,7 @@ def plot_prediction(
         prediction: As `target`, of the same length.
         t: `[T]` positions on the horizontal axis, numbers or dates (`datetime64`); 0, 1, 2, ... by default.
         title: A line above the picture.
-        xlabel: What the horizontal axis shows.
+        xlabel: What the horizontal axis shows; by default "step", or nothing under dates.
         ylabel: What the vertical axis shows, with its unit.
 
     Returns:
@@ -125,7 +125,7 @@ def plot_prediction(
     figure, ax = new_figure()
     ax.plot(where, wanted, label="target", **TARGET)
     ax.plot(where, given, label="prediction", **PREDICTION)
-    _label(ax, xlabel, ylabel, title)
+    _label(ax, _default_xlabel(where) if xlabel is None else xlabel, ylabel, title)
     return save_figure(path, figure)
 
 
@@ -138,7 +138,7 @@ def plot_forecast(
     t_forecast: ArrayLike | None = None,
     actual: ArrayLike | None = None,
     title: str | None = None,
-    xlabel: str = "step",
+    xlabel: str | None = None,
     ylabel: str | None = None,
 ) -> Path:
     """Write a picture of a forecast (blue, dashed) after the past it was made from (grey) to an image file.
@@ -151,7 +151,7 @@ def plot_forecast(
         t_forecast: `[horizon]` positions of `forecast`; 1, 2, ..., horizon by default. Both or neither.
         actual: `[horizon]` numbers that came true (red), where they are known.
         title: A line above the picture.
-        xlabel: What the horizontal axis shows.
+        xlabel: What the horizontal axis shows; by default "step", or nothing under dates.
         ylabel: What the vertical axis shows, with its unit.
 
     Returns:
@@ -178,7 +178,7 @@ def plot_forecast(
     if truth is not None:
         ax.plot(t_after, truth, label="target", **TARGET, **_dot(after))
     ax.plot(t_after, after, label="forecast", **PREDICTION, **_dot(after))
-    _label(ax, xlabel, ylabel, title)
+    _label(ax, _default_xlabel(t_after) if xlabel is None else xlabel, ylabel, title)
     return save_figure(path, figure)
 
 
@@ -197,6 +197,10 @@ def _series(name: str, value: ArrayLike, length: int | None = None) -> NDArray[A
     if length is not None and len(array) != length:
         raise ValueError(f"{name}: expected length {length}, got {len(array)}")
     return array
+
+
+def _default_xlabel(t: NDArray[Any]) -> str:
+    return "" if t.dtype.kind == "M" else "step"
 
 
 def _label(ax: Axes, xlabel: str, ylabel: str | None, title: str | None) -> None:
