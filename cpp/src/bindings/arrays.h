@@ -33,7 +33,7 @@ class Array {
       if (array.strides(axis) % Index{sizeof(float)} != 0 && array.shape(axis) > 1)
         refuse(name, "strides of whole floats");
     }
-    if (array.shape(ndim - 1) > 1 && array.strides(ndim - 1) != Index{sizeof(float)})
+    if (array.size() > 0 && array.shape(ndim - 1) > 1 && array.strides(ndim - 1) != Index{sizeof(float)})
       refuse(name, "a contiguous last axis");
   }
 
@@ -53,7 +53,7 @@ class Array {
   Array& dense() {
     Index expected = 1;
     for (int axis = static_cast<int>(array_.ndim()) - 1; axis >= 0; --axis) {
-      if (array_.shape(axis) > 1 && array_.strides(axis) != expected * Index{sizeof(float)})
+      if (array_.size() > 0 && array_.shape(axis) > 1 && array_.strides(axis) != expected * Index{sizeof(float)})
         refuse(name_, "a C-contiguous array");
       expected *= array_.shape(axis);
     }
