@@ -1,7 +1,7 @@
 """`lstmx demo`: an LSTM learns to turn a sine into a cosine, with everything that training can show.
 
-The job has constants of its own, of which none is an option: results can be compared between machines, versions
-and frameworks. The training is `lstmx.Trainer`'s over an `lstmx.data.Stream`.
+The job has constants of its own, of which none is an option: results can be compared between machines,
+versions and frameworks. The training is `lstmx.Trainer`'s over an `lstmx.data.Stream`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import argparse
 import math
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,8 +40,8 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
         help="learn a cosine from a sine, with progress, picture, TensorBoard scalars and model file",
-        description="Train a small LSTM for 200 iterations on a stream of sines, cosine as target, and write a "
-        "picture, TensorBoard scalars and the model.",
+        description="Train a small LSTM for 200 iterations on a stream of sines, cosine as target, and write "
+        "a picture, TensorBoard scalars and the model.",
     )
     parser.add_argument(
         "--seed", type=whole_number(0), default=0, metavar="S", help="of the weights (default 0)"
@@ -155,13 +154,13 @@ def _draw(path: Path, model: Sequential) -> None:
 
     x, y = series(round(3 * 2 * math.pi * 10 * math.pi))
     prediction, _ = model(x[None, :, None])
-    title = f"sine to cosine, after {ITERATIONS} iterations"
-    plot_prediction(path, y, prediction, title=title, xlabel="t", ylabel="cos(t / 10π)")
+    title = f"sine to cosine after {ITERATIONS} iterations, begun with a state of zeros"
+    plot_prediction(path, y, prediction, title=title, xlabel="t", ylabel="cos(t / (10π))")
 
 
 def _say_where(folder: Path, *, animation: bool) -> None:
     opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
-    install = "" if shutil.which("tensorboard") else "  (first: pip install tensorboard)"
+    install = "  (first: pip install tensorboard)" if missing_packages("tensorboard") else ""
     rows = [
         ("picture", folder / PICTURE, f"{opener} {{}}"),
         ("animation", folder / ANIMATION, f"{opener} {{}}"),

@@ -38,9 +38,9 @@ def add_command(commands: Any) -> None:
     add("--features", "COL", "further columns to forecast from", nargs="+")
     add("--window", "N", "rows that a forecast sees", type=whole_number(2), default=96)
     add("--horizon", "M", "rows that it forecasts", type=whole_number(1), default=24)
-    add("--hidden", "H", "width of the LSTM", type=whole_number(1), default=64)
+    add("--hidden", "H", "width of the LSTM", type=whole_number(1), default=32)
     add("--layers", "L", "LSTM layers", type=whole_number(1), default=1)
-    add("--epochs", "E", "passes over the training part, at most", type=whole_number(1), default=20)
+    add("--epochs", "E", "passes over the training part, at most", type=whole_number(1), default=30)
     add("--val", "F", "fraction of the rows, the last ones, to judge by", type=fraction, default=0.2)
     choices = ("last", "window", "train")
     scales = "scale by each window's last value, each window's mean and deviation, or the training part's"
