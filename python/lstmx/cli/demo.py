@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmx.cli._common import UserError, check_folder, missing_packages, whole_number
+from lstmx.cli._common import (
+    UserError,
+    check_folder,
+    missing_packages,
+    picture_command,
+    tell_file,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from lstmx._checks import FloatArray
@@ -159,14 +165,9 @@ def _draw(path: Path, model: Sequential) -> None:
 
 
 def _say_where(folder: Path, *, animation: bool) -> None:
-    opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
     install = "  (first: pip install tensorboard)" if missing_packages("tensorboard") else ""
-    rows = [
-        ("picture", folder / PICTURE, f"{opener} {{}}"),
-        ("animation", folder / ANIMATION, f"{opener} {{}}"),
-        ("scalars", folder / EVENTS, f"tensorboard --logdir {{}}{install}"),
-        ("model", folder / MODEL, "lstmx info {}"),
-    ]
-    for name, path, command in rows:
-        if name != "animation" or animation:
-            print(f"{name:<10}{path}\n{'':<10}  {command.format(shlex.quote(str(path)))}")
+    tell_file("picture", folder / PICTURE, f"{picture_command()} {{}}")
+    if animation:
+        tell_file("animation", folder / ANIMATION, f"{picture_command()} {{}}")
+    tell_file("scalars", folder / EVENTS, f"tensorboard --logdir {{}}{install}")
+    tell_file("model", folder / MODEL, "lstmx info {}")
