@@ -162,7 +162,7 @@ def _sweep(sweep: dict[str, Any]) -> list[str]:
         "## Random sweep",
         "",
         f"{sweep['shapes']} shapes, T, B, I, H log-uniform (seed {sweep['seed']}, a forward pass at most "
-        f"{sweep['max_gflop']:g} GFLOP), against PyTorch, without gradients in inference. The worst ten of each:",
+        f"{sweep['max_gflop']:g} GFLOP), against PyTorch, without gradients in inference. The worst ten:",
         "",
     ]
     rows = sweep["rows"]
@@ -176,8 +176,8 @@ def _sweep(sweep: dict[str, Any]) -> list[str]:
         lines += [
             f"### {mode.capitalize()}, {threads} thread{'s' * (threads > 1)}",
             "",
-            f"Worst {worst:.2f} (at least {WORST_OF_SWEEP.at_least:g}: {verdict}; {below} of {len(group)} "
-            f"below), median {middle:.2f}.",
+            f"Worst {worst:.2f} (at least {WORST_OF_SWEEP.at_least:g}: {verdict}; "
+            f"{below} of {len(group)} below), median {middle:.2f}.",
             "",
             *_markdown(
                 ["T,B,I,H", "lstmx", "PyTorch", "ratio", "lowest", "highest", "GF/s"],

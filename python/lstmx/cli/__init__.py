@@ -1,4 +1,4 @@
-"""The `lstmx` command: demo, train, predict, info.
+"""The `lstmx` command: demo, train, predict, bench, info.
 
 Each command is one module that declares its arguments and runs; what it runs is the library's, so that a
 Python user can do the same. Whatever the user can put right ends in one message, `lstmx: error: ...`, and
@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from lstmx._version import __version__
-from lstmx.cli import demo, info, predict, train
+from lstmx.cli import bench, demo, info, predict, train
 from lstmx.cli._common import UserError
 
-COMMANDS = (demo, train, predict, info)
+COMMANDS = (demo, train, predict, bench, info)
 
 
 class _Parser(argparse.ArgumentParser):
