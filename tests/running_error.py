@@ -1,20 +1,18 @@
-"""Arrays that carry a bound on the float32 rounding error of each element through the reference.
+"""Arrays that carry, for each element, the size of its float32 rounding error through the reference.
 
 Running error analysis (Wilkinson; Higham, "Accuracy and Stability of Numerical Algorithms", section 3.3),
 done by NumPy's own dispatch: a `Bounded` goes through `lstmx.reference` like an array, so that outputs and
-all gradients come out with a bound for each element and no formula is written twice. Errors are counted in
-float32 eps (2^-23) and to first order.
+all gradients come out with an error for each element, and no formula is written twice.
 
-What each operation adds, u = eps / 2 being the largest relative error of one rounding:
+Errors are counted in float32 eps (2^-23), to first order, and combined in quadrature, as independent errors
+are: added up as if all had the worst sign, they would grow without bound over the steps of a recurrence,
+where real ones do not, and no longer tell a wrong result from a right one. What each operation adds, u = eps
+/ 2 being the largest relative error of one rounding:
 
 - sum, difference, product, quotient, root: u of the result.
-- a sum of n products: min(n, 2 sqrt(n)) u of the sum of absolute products. The first holds for any data; the
-  second is six times the standard deviation that n independent roundings give a sum of terms of one sign, the
-  worst kind (Higham and Mary 2019 make "independent" precise).
+- a sum of n products: sqrt(n) u of the sum of absolute products, which is the standard deviation that n
+  roundings of the worst kind of data, terms of one sign, stay below (Higham and Mary 2019).
 - sigmoid and tanh: 4 eps of the result, the accuracy that the kernels promise (4 ulp).
-
-It is no interval arithmetic: bounds hold for float32 kernels that evaluate these formulas, not for arbitrary
-ones.
 """
 
 from __future__ import annotations
@@ -56,8 +54,8 @@ class Bounded(np.lib.mixins.NDArrayOperatorsMixin):
         return Bounded(self.value.reshape(*shape), self.error.reshape(*shape))
 
     def sum(self, axis):
-        rounding = ROUNDING * _growth(self.value.shape[axis]) * np.abs(self.value).sum(axis)
-        return Bounded(self.value.sum(axis), self.error.sum(axis) + rounding)
+        rounding = ROUNDING * np.sqrt(self.value.shape[axis]) * np.abs(self.value).sum(axis)
+        return Bounded(self.value.sum(axis), np.hypot(_norm(self.error, axis), rounding))
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         if method != "__call__" or kwargs or ufunc not in _HANDLERS:
@@ -86,12 +84,14 @@ def _where(condition, a, b):
     return Bounded(np.where(condition, a.value, b.value), np.where(condition, a.error, b.error))
 
 
-def _growth(count):
-    return min(count, 2.0 * np.sqrt(count))
+def _norm(errors, axis):
+    return np.sqrt((errors * errors).sum(axis))
 
 
-def _rounded(value, error):
-    return Bounded(value, error + ROUNDING * np.abs(value))
+def _rounded(value, *errors):
+    """The value of one operation, its operands' errors and its own rounding."""
+    squares = sum((e * e for e in errors), (ROUNDING * value) ** 2)
+    return Bounded(value, np.sqrt(squares))
 
 
 @_handles(np.negative)
@@ -101,59 +101,59 @@ def _negative(a):
 
 @_handles(np.add)
 def _add(a, b):
-    return _rounded(a.value + b.value, a.error + b.error)
+    return _rounded(a.value + b.value, a.error, b.error)
 
 
 @_handles(np.subtract)
 def _subtract(a, b):
-    return _rounded(a.value - b.value, a.error + b.error)
+    return _rounded(a.value - b.value, a.error, b.error)
 
 
 @_handles(np.multiply)
 def _multiply(a, b):
-    error = np.abs(a.value) * b.error + a.error * np.abs(b.value)
-    return _rounded(a.value * b.value, error)
+    if a is b:  # a square: the two errors are one
+        return _rounded(a.value * a.value, 2.0 * a.value * a.error)
+    return _rounded(a.value * b.value, a.value * b.error, a.error * b.value)
 
 
 @_handles(np.divide)
 def _divide(a, b):
     value = a.value / b.value
-    return _rounded(value, (a.error + np.abs(value) * b.error) / np.abs(b.value))
+    return _rounded(value, a.error / b.value, value * b.error / b.value)
 
 
 @_handles(np.sqrt)
 def _sqrt(a):
     value = np.sqrt(a.value)
     # to first order e / (2 root); near zero the root of the error itself
-    error = np.minimum(np.sqrt(a.error / EPS), a.error / (2.0 * np.maximum(value, np.finfo(np.float64).tiny)))
-    return _rounded(value, error)
+    first_order = a.error / (2.0 * np.maximum(value, np.finfo(np.float64).tiny))
+    return _rounded(value, np.minimum(np.sqrt(a.error / EPS), first_order))
 
 
 @_handles(np.matmul)
 def _matmul(a, b):
-    sizes = np.abs(a.value), np.abs(b.value)
-    rounding = ROUNDING * _growth(a.shape[-1]) * (sizes[0] @ sizes[1])
-    return Bounded(a.value @ b.value, sizes[0] @ b.error + a.error @ sizes[1] + rounding)
+    rounding = ROUNDING * np.sqrt(a.shape[-1]) * (np.abs(a.value) @ np.abs(b.value))
+    squares = (a.value**2) @ (b.error**2) + (a.error**2) @ (b.value**2) + rounding**2
+    return Bounded(a.value @ b.value, np.sqrt(squares))
 
 
 @_handles(np.tanh)
 def _tanh(a):
     value = np.tanh(a.value)
-    return Bounded(value, (1.0 - value * value) * a.error + ACTIVATION * np.abs(value))
+    return Bounded(value, np.hypot((1.0 - value * value) * a.error, ACTIVATION * value))
 
 
 # The reference's sigmoid is exp(-logaddexp(0, -x)); the accuracy of the whole is charged to the exp.
 @_handles(np.logaddexp)
 def _logaddexp(a, b):
     value = np.logaddexp(a.value, b.value)
-    error = np.exp(a.value - value) * a.error + np.exp(b.value - value) * b.error
-    return Bounded(value, error)
+    return Bounded(value, np.hypot(np.exp(a.value - value) * a.error, np.exp(b.value - value) * b.error))
 
 
 @_handles(np.exp)
 def _exp(a):
     value = np.exp(a.value)
-    return Bounded(value, value * a.error + ACTIVATION * value)
+    return Bounded(value, value * np.hypot(a.error, ACTIVATION))
 
 
 def bounded(array: NDArray[np.float32] | None) -> Bounded | None:

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import io
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from lstmx.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, Live
 from lstmx.data import Stream
 from lstmx.trainer import Trainer
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HOOKS = [name for name in vars(Callback) if name.startswith("on_")]
 
 
@@ -338,7 +340,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 trainer = Trainer(new_model(), callbacks=[callback])
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    trainer.fit(sine_stream(), epochs=300)
+    trainer.fit(sine_stream(), epochs=60)
 print(trainer.epoch, len(caught), caught[0].category.__name__, caught[0].message)
 """
 
@@ -365,11 +367,11 @@ def test_a_full_disk_warns_once_and_training_goes_on(tmp_path, which, limit):
         text=True,
         timeout=120,
         check=False,
-        cwd=os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+        cwd=ROOT,
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert result.stdout.startswith("300 1 RuntimeWarning ")
+    assert result.stdout.startswith("60 1 RuntimeWarning ")
     assert "File too large; training goes on without this file" in result.stdout
     [file] = [path for path in (tmp_path, tmp_path / "out") for path in path.glob("*") if path.is_file()]
     assert file.stat().st_size == limit, "what fitted was written"
@@ -518,8 +520,7 @@ from tests.test_callbacks import fit
 from lstmx.callbacks import *
 fit({make})
 """
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    environment = {**os.environ, "PYTHONPATH": root}
+    environment = {**os.environ, "PYTHONPATH": ROOT}
     result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -606,6 +607,50 @@ def test_live_plot_without_a_screen(tmp_path, monkeypatch):
         fit(LivePlot(tmp_path / "live.gif", window=True))
     fit(LivePlot(tmp_path / "live.gif"))
     assert (tmp_path / "live.gif").exists()
+
+
+WINDOW = """
+import matplotlib
+import matplotlib.pyplot as plt
+from tests.test_callbacks import Callback, LivePlot, fit
+
+class Looks(Callback):
+    def on_train_batch_end(self, batch, logs):
+        if self.trainer.step == 4:
+            [line, _] = plt.gcf().axes[0].get_lines()
+            assert line.get_ydata()[0] == self.trainer.last_batch.y[0, 0, 0]
+            print(len(plt.get_fignums()), "window")
+        if self.trainer.step == 7:
+            plt.close("all")  # as a user closes it; training goes on
+
+print(fit(LivePlot("unused.gif", every=2, window=True), Looks()).step, "steps")
+"""
+
+
+def test_live_plot_in_a_window(tmp_path):
+    need("matplotlib", "tkinter")
+    xvfb = shutil.which("Xvfb")
+    if sys.platform != "linux" or xvfb is None:
+        pytest.skip("no Xvfb to make a screen: the window was NOT tested")
+    screen = subprocess.Popen(
+        [xvfb, "-displayfd", "1"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        display = ":" + screen.stdout.readline().strip()
+        result = subprocess.run(
+            [sys.executable, "-W", "error", "-c", WINDOW],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "DISPLAY": display, "PYTHONPATH": ROOT},
+        )
+    finally:
+        screen.terminate()
+        screen.communicate()
+    assert result.stdout == "1 window\n12 steps\n", result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

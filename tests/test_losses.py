@@ -158,12 +158,16 @@ def test_weights_and_mask_of_the_leading_axes(rng, name):
     np.testing.assert_array_equal(short[1], full[1])
 
 
-def test_target_without_the_last_axis_of_one(rng):
-    pred = rng.standard_normal((4, 3, 1)).astype(np.float32)
-    target = rng.standard_normal((4, 3)).astype(np.float32)
-    value, gradient = losses.MSE()(pred, target)
-    assert value == losses.MSE()(pred, target[..., None])[0]
-    assert gradient.shape == pred.shape
+def test_a_last_axis_of_one_may_be_missing(rng):
+    pred, target = rng.standard_normal((2, 4, 3)).astype(np.float32)
+    weights, mask = rng.random((4, 3)), rng.random((4, 3)) < 0.5
+    expected, gradient = losses.MSE()(pred, target, weights=weights, mask=mask)
+    for p in (pred, pred[..., None]):
+        for t in (target, target[..., None]):
+            for w in (weights, weights[..., None]):
+                value, slope = losses.MSE()(p, t, weights=w, mask=mask[..., None])
+                assert value == expected
+                np.testing.assert_array_equal(slope, gradient.reshape(p.shape))
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -296,7 +300,7 @@ ONES = np.ones((2, 3), np.float32)
             TypeError,
             "mask: expected booleans, got dtype float64",
         ),
-        (lambda: losses.MSE()(ONES, ONES, mask=np.ones((2, 3, 1), bool)), ValueError, "mask: expected shape"),
+        (lambda: losses.MSE()(ONES, ONES, mask=np.ones((2, 3, 2), bool)), ValueError, "mask: expected shape"),
         (
             lambda: losses.CrossEntropy()(ONES, [0.0, 1.0]),
             TypeError,

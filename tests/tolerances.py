@@ -1,10 +1,10 @@
 """How far a float32 kernel may be from the float64 reference: one table, never loosened at a call site.
 
-The tolerance of an element is `multiple * eps * E + FLUSHED`. E is the error, in float32 eps, that rounding
-can put on that very element, found by `tests.running_error` along with its value: an element that is a sum
-of large terms cancelling to little may be off by more than its own eps, one that is not may not. A dropped
-term, a wrong lane or a wrong gate is off by thousands of E (`tests/test_tolerances.py` checks that such
-errors fail).
+The tolerance of an element is `multiple * eps * E + FLUSHED`. E is the size, in float32 eps, of the rounding
+error of that very element, found by `tests.running_error` along with its value: an element that is a sum of
+large terms cancelling to little may be off by more than its own eps, one that is not may not. E behaves as a
+standard deviation, so that the multiple says how many of them may occur. A dropped term, a wrong lane or a
+wrong gate is off by thousands of E (`tests/test_tolerances.py` checks that such mistakes fail).
 """
 
 from __future__ import annotations
@@ -22,36 +22,37 @@ class Tolerance(NamedTuple):
     reason: str
 
 
-_FORWARD = "1: the kernel evaluates the very formulas that E was found for"
-_BACKWARD = (
-    "1: as forward; tanh(c) comes back as h / o, whose two roundings are within the 4 ulp that E has for it"
+_STATE = (
+    "8 E: errors along c and h are partly correlated, which E neglects; in 10^7 elements the largest is 3.9 E"
 )
-_MERGED = "1: as backward; summing over T * B in blocks only makes the error smaller than E"
-_LINEAR = "1: a bias and one sum of products"
-_STEP = "1: few operations an element, each of them in E; constants are rounded once, as E's inputs are"
+_CARRIED = "8 E: the mirror image of c through the forget gates; the largest seen is 2.4 E"
+_PRODUCT = "4 E: a sum of products, whose E is that of the worst data; the largest seen is 1.8 E"
+_MERGED = "4 E: as dx, then summed over T * B in blocks; the largest seen is 1.9 E"
+_LINEAR = "4 E: a bias and a sum of products, whose E is that of the worst data"
+_STEP = "4 E: some ten operations an element, each at most its u, so that even the worst signs make about 3 E"
 
 TABLE = {
     # LSTM
-    "y": Tolerance(1.0, _FORWARD),
-    "h_n": Tolerance(1.0, _FORWARD),
-    "c_n": Tolerance(1.0, _FORWARD),
-    "dx": Tolerance(1.0, _BACKWARD),
-    "dh_0": Tolerance(1.0, _BACKWARD),
-    "dc_0": Tolerance(1.0, _BACKWARD),
-    "d_weight_ih": Tolerance(1.0, _MERGED),
-    "d_weight_hh": Tolerance(1.0, _MERGED),
-    "d_bias_ih": Tolerance(1.0, _MERGED),
-    "d_bias_hh": Tolerance(1.0, _MERGED),
+    "y": Tolerance(8.0, _STATE),
+    "h_n": Tolerance(8.0, _STATE),
+    "c_n": Tolerance(8.0, _STATE),
+    "dx": Tolerance(4.0, _PRODUCT),
+    "dh_0": Tolerance(4.0, _PRODUCT),
+    "dc_0": Tolerance(8.0, _CARRIED),
+    "d_weight_ih": Tolerance(4.0, _MERGED),
+    "d_weight_hh": Tolerance(4.0, _MERGED),
+    "d_bias_ih": Tolerance(4.0, _MERGED),
+    "d_bias_hh": Tolerance(4.0, _MERGED),
     # linear layer
-    "linear_y": Tolerance(1.0, _LINEAR),
-    "linear_dx": Tolerance(1.0, _LINEAR),
-    "d_weight": Tolerance(1.0, _LINEAR),
-    "d_bias": Tolerance(1.0, _LINEAR),
+    "linear_y": Tolerance(4.0, _LINEAR),
+    "linear_dx": Tolerance(4.0, _LINEAR),
+    "d_weight": Tolerance(4.0, _LINEAR),
+    "d_bias": Tolerance(4.0, _LINEAR),
     # optimisers
-    "params": Tolerance(1.0, _STEP),
-    "velocity": Tolerance(1.0, _STEP),
-    "m": Tolerance(1.0, _STEP),
-    "v": Tolerance(1.0, _STEP),
+    "params": Tolerance(4.0, _STEP),
+    "velocity": Tolerance(4.0, _STEP),
+    "m": Tolerance(4.0, _STEP),
+    "v": Tolerance(4.0, _STEP),
 }
 
 # Kernels write numbers below the smallest normal float as zero; a few of them may meet in one element.

@@ -79,7 +79,7 @@ class Forecaster:
         *,
         window: int = 96,
         horizon: int = 24,
-        hidden_size: int = 64,
+        hidden_size: int = 32,
         num_layers: int = 1,
         normalize: str = "last",
         season: int | None = None,
@@ -140,7 +140,7 @@ class Forecaster:
         values: ArrayLike,
         *,
         val: float = 0.2,
-        epochs: int = 20,
+        epochs: int = 30,
         batch_size: int = 32,
         learning_rate: float = 2e-3,
         patience: int = 5,
@@ -195,8 +195,6 @@ class Forecaster:
         history = trainer.fit(training, epochs=epochs, validation=validation)
         self.model = model
         self.metrics = self.evaluate(values, start=split)
-        if not math.isfinite(self.metrics["lstm"]["mae"]):
-            raise FloatingPointError("training diverged: the model forecasts NaN; lower learning_rate")
         return history
 
     def _new_model(self) -> Sequential:
@@ -234,7 +232,8 @@ class Forecaster:
             TypeError, ValueError: Not real numbers, not finite, too few rows or another number of columns.
         """
         values = self._check_values(values, minimum=self.window)
-        return self._forecast(values[None, -self.window :])[0]
+        forecast: Floats = self._forecast(values[None, -self.window :])[0]
+        return forecast
 
     def evaluate(self, values: ArrayLike, *, start: int | None = None) -> dict[str, Any]:
         """Errors of all forecasts whose targets lie in `values[start:]`, beside those of two baselines.
@@ -312,8 +311,7 @@ class Forecaster:
         ax.set_xlabel(self.time_column or "row")
         ax.grid(alpha=0.3)
         ax.legend()
-        figure.savefig(path)
-        return Path(path)
+        return plotting.save_figure(path, figure)
 
     def _axis(self, rows: NDArray[np.int64], times: Sequence[datetime] | None) -> list[Any]:
         """Positions of rows on the horizontal axis, also of rows yet to come."""
@@ -342,7 +340,8 @@ class Forecaster:
         centre, spread = self._reference(scaled)
         output, _ = self.model(((scaled - centre) / spread).astype(np.float32))
         relative = centre[:, :, 0] + spread[:, :, 0] * output.astype(np.float64)
-        return relative * self._scale[0] + self._mean[0]
+        forecast: Floats = relative * self._scale[0] + self._mean[0]
+        return forecast
 
     def _reference(self, scaled: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """What windows [n, window, columns] are seen relative to: centre, spread, both [n, 1, columns]."""
@@ -483,6 +482,7 @@ class _ScaledWindows:
 
     def __iter__(self) -> Iterator[data.Batch]:
         for batch in self._windows:
+            assert batch.y is not None  # Windows always tells what follows
             centre, spread = self._reference(batch.x)
             yield data.Batch(
                 (batch.x - centre) / spread, (batch.y[:, :, 0] - centre[:, :, 0]) / spread[:, :, 0]

@@ -62,10 +62,10 @@ class Loss:
 
         Args:
             pred: Predictions, of any shape with at least one axis (cross-entropy: logits `[..., C]`).
-            target: The shape of `pred`; a last axis of extent 1 may be missing. (Cross-entropy: integer
-                classes `[...]`.)
-            weights: One weight, at least 0, for each element: the shape of `target` or its leading axes, such
-                as `[B]` or `[B, T]`; an axis may have extent 1.
+            target: The shape of `pred`; one of the two may have a last axis of extent 1 more. (Cross-entropy:
+                integer classes `[...]`.)
+            weights: One weight, at least 0, for each element: the shape of `pred` or its leading axes, such
+                as `[B]` or `[B, T]`; an axis may have extent 1. (Cross-entropy: the shape of `target`.)
             mask: Booleans, shaped as `weights`; False leaves an element out, its weight included.
 
         Returns:
@@ -119,8 +119,10 @@ class Loss:
         truth = check_array("target", target)
         if truth.shape == pred.shape:
             return truth
-        if pred.shape[-1] == 1 and truth.shape == pred.shape[:-1]:
+        if (*truth.shape, 1) == pred.shape:
             return truth[..., None]
+        if truth.shape == (*pred.shape, 1):
+            return truth[..., 0]
         raise ValueError(f"target: expected shape {pred.shape}, got {truth.shape}")
 
     def _sum(
@@ -370,6 +372,8 @@ def _check_weights(weights: ArrayLike, shape: tuple[int, ...], keep: Mask | None
 
 def _spread(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """View an array of the leading axes of `shape` (or with extents of 1) in the whole of it."""
+    if array.ndim == len(shape) + 1 and array.shape[-1] == 1:
+        array = array[..., 0]
     fits = array.ndim <= len(shape) and all(
         got in (1, want) for got, want in zip(array.shape, shape[: array.ndim], strict=True)
     )

@@ -65,9 +65,9 @@ class Trainer:
         ...     lstmx.LSTM(1, 8, batch_first=True, rng=0), lstmx.LastStep(), lstmx.Linear(8, 1, rng=1)
         ... )
         >>> trainer = Trainer(model, optimizer=lstmx.optim.Adam(lr=0.01))
-        >>> history = trainer.fit(((b.x, b.y[:, 0]) for b in data), epochs=1)
-        >>> history.epochs
-        1
+        >>> history = trainer.fit(data, epochs=5)
+        >>> history["loss"][-1] < history["loss"][0] / 2
+        True
     """
 
     def __init__(

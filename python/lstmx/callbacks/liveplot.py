@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -67,6 +68,7 @@ class LivePlot(Callback):
         self._in_window = False
         self._spacing = self.every
         self._pictures: list[Any] = []
+        self._low, self._high = math.inf, -math.inf
 
     def on_train_begin(self) -> None:
         """Open the window, or find out that there is none."""
@@ -136,8 +138,18 @@ class LivePlot(Callback):
         for line, values in zip(self._lines, (target, prediction), strict=True):
             line.set_data(steps, values)
         ax.set_title(title)
-        ax.relim()
-        ax.autoscale_view()
+        ax.set_xlim(-0.5, max(len(target) - 0.5, 0.5))
+        self._widen(np.concatenate([target, prediction]))
+        if self._low <= self._high:
+            margin = 0.05 * (self._high - self._low) or 0.5
+            ax.set_ylim(self._low - margin, self._high + margin)
+
+    def _widen(self, values: NDArray[Any]) -> None:
+        """Let the vertical axis hold these values too; it never shrinks, so that pictures can be compared."""
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            self._low = min(self._low, float(finite.min()))
+            self._high = max(self._high, float(finite.max()))
 
     def _show(self) -> None:
         import matplotlib.pyplot as plt
@@ -184,4 +196,8 @@ def _picture(ax: Axes) -> Any:
 
     canvas: Any = FigureCanvasAgg(_figure(ax))
     canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize()
+    return (
+        Image.fromarray(np.asarray(canvas.buffer_rgba()))
+        .convert("RGB")
+        .quantize(method=Image.Quantize.FASTOCTREE)
+    )

@@ -1,10 +1,12 @@
-"""What the commands share: kinds of arguments, and the check of an output folder before the work begins."""
+"""What the commands share: kinds of arguments, the check of a folder, the list of files at the end."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
 import os
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +54,16 @@ def check_folder(path: Path) -> None:
         raise UserError(f"{nearest}: expected a folder, got a file")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"{nearest}: no permission to write there")
+
+
+def tell_file(name: str, path: Path, command: str) -> None:
+    """Say where a file lies and, below, the command that shows it, with `{}` for the path."""
+    print(f"{name:<10}{path}\n{'':<12}{command.format(shlex.quote(str(path)))}")
+
+
+def picture_command() -> str:
+    """What opens a picture on this system."""
+    return {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
 
 
 def missing_packages(*names: str) -> list[str]:

@@ -1,7 +1,7 @@
 """`lstmx demo`: an LSTM learns to turn a sine into a cosine, with everything that training can show.
 
-The job has constants of its own, of which none is an option: results can be compared between machines, versions
-and frameworks. The training is `lstmx.Trainer`'s over an `lstmx.data.Stream`.
+The job has constants of its own, of which none is an option: results can be compared between machines,
+versions and frameworks. The training is `lstmx.Trainer`'s over an `lstmx.data.Stream`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shlex
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmx.cli._common import UserError, check_folder, missing_packages, whole_number
+from lstmx.cli._common import (
+    UserError,
+    check_folder,
+    missing_packages,
+    picture_command,
+    tell_file,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from lstmx._checks import FloatArray
@@ -41,8 +46,8 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
         help="learn a cosine from a sine, with progress, picture, TensorBoard scalars and model file",
-        description="Train a small LSTM for 200 iterations on a stream of sines, cosine as target, and write a "
-        "picture, TensorBoard scalars and the model.",
+        description="Train a small LSTM for 200 iterations on a stream of sines, cosine as target, and write "
+        "a picture, TensorBoard scalars and the model.",
     )
     parser.add_argument(
         "--seed", type=whole_number(0), default=0, metavar="S", help="of the weights (default 0)"
@@ -155,19 +160,14 @@ def _draw(path: Path, model: Sequential) -> None:
 
     x, y = series(round(3 * 2 * math.pi * 10 * math.pi))
     prediction, _ = model(x[None, :, None])
-    title = f"sine to cosine, after {ITERATIONS} iterations"
-    plot_prediction(path, y, prediction, title=title, xlabel="t", ylabel="cos(t / 10π)")
+    title = f"sine to cosine after {ITERATIONS} iterations, begun with a state of zeros"
+    plot_prediction(path, y, prediction, title=title, xlabel="t", ylabel="cos(t / (10π))")
 
 
 def _say_where(folder: Path, *, animation: bool) -> None:
-    opener = {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
-    install = "" if shutil.which("tensorboard") else "  (first: pip install tensorboard)"
-    rows = [
-        ("picture", folder / PICTURE, f"{opener} {{}}"),
-        ("animation", folder / ANIMATION, f"{opener} {{}}"),
-        ("scalars", folder / EVENTS, f"tensorboard --logdir {{}}{install}"),
-        ("model", folder / MODEL, "lstmx info {}"),
-    ]
-    for name, path, command in rows:
-        if name != "animation" or animation:
-            print(f"{name:<10}{path}\n{'':<10}  {command.format(shlex.quote(str(path)))}")
+    install = "  (first: pip install tensorboard)" if missing_packages("tensorboard") else ""
+    tell_file("picture", folder / PICTURE, f"{picture_command()} {{}}")
+    if animation:
+        tell_file("animation", folder / ANIMATION, f"{picture_command()} {{}}")
+    tell_file("scalars", folder / EVENTS, f"tensorboard --logdir {{}}{install}")
+    tell_file("model", folder / MODEL, "lstmx info {}")

@@ -7,11 +7,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lstmx.cli._common import check_folder, fraction, missing_packages, whole_number
+from lstmx.cli._common import (
+    UserError,
+    check_folder,
+    fraction,
+    missing_packages,
+    picture_command,
+    tell_file,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from lstmx.forecast import Forecaster
@@ -38,9 +47,9 @@ def add_command(commands: Any) -> None:
     add("--features", "COL", "further columns to forecast from", nargs="+")
     add("--window", "N", "rows that a forecast sees", type=whole_number(2), default=96)
     add("--horizon", "M", "rows that it forecasts", type=whole_number(1), default=24)
-    add("--hidden", "H", "width of the LSTM", type=whole_number(1), default=64)
+    add("--hidden", "H", "width of the LSTM", type=whole_number(1), default=32)
     add("--layers", "L", "LSTM layers", type=whole_number(1), default=1)
-    add("--epochs", "E", "passes over the training part, at most", type=whole_number(1), default=20)
+    add("--epochs", "E", "passes over the training part, at most", type=whole_number(1), default=30)
     add("--val", "F", "fraction of the rows, the last ones, to judge by", type=fraction, default=0.2)
     choices = ("last", "window", "train")
     scales = "scale by each window's last value, each window's mean and deviation, or the training part's"
@@ -73,11 +82,15 @@ def run(arguments: argparse.Namespace) -> int:
         time_column=table.time_column,
         rng=arguments.seed,
     )
+    rows = forecaster.rows_needed(arguments.val)
+    if len(table) < rows:
+        sizes = f"window {arguments.window}, horizon {arguments.horizon}, val {arguments.val:g}"
+        raise UserError(f"{table.path}: expected at least {rows} rows ({sizes}), got {len(table)}")
     check_folder(folder)
     draw = not missing_packages("matplotlib")
     if not draw:
         print("no picture: matplotlib is missing; from the checkout of lstmx, pip install '.[viz]'")
-    print(_describe(table))
+    print(_describe(table), flush=True)
     started = time.perf_counter()
     history = forecaster.fit(table.values, val=arguments.val, epochs=arguments.epochs, callbacks=[Progress()])
     seconds = time.perf_counter() - started
@@ -153,8 +166,8 @@ def _write(
         "validation": forecaster.metrics,
     }
     files.write_atomic(metrics, (json.dumps(record, indent=2) + "\n").encode())
-    print(f"model     {model}     (lstmx predict {model} {arguments.file})")
-    print(f"metrics   {metrics}")
+    tell_file("model", model, f"lstmx predict {{}} {shlex.quote(arguments.file)}")
+    tell_file("metrics", metrics, "python -m json.tool {}")
     if draw:
         forecaster.plot(picture, table.values, times=table.times)
-        print(f"picture   {picture}")
+        tell_file("picture", picture, f"{picture_command()} {{}}")
