@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lstmx._checks import FloatArray, check_array, describe_shape
+from lstmx._checks import FloatArray, check_array, check_int, describe_shape
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -76,6 +76,11 @@ def check_spans(lengths: Any, resets: Any, shape: tuple[int, ...], batch_first: 
     return None if checked is None and marks is None else Spans(checked, marks)
 
 
+def check_checkpoint_steps(value: Any) -> int | None:
+    """Return `value` if it is None or an integer of at least 1."""
+    return None if value is None else check_int("checkpoint_steps", value, minimum=1)
+
+
 def _check_lengths(value: Any, steps: int, rows: tuple[int, ...]) -> Lengths | None:
     array = _asarray("lengths", value, "integers")
     if array.dtype.kind not in "iu" and array.size:
@@ -96,7 +101,7 @@ def _check_resets(value: Any, shape: tuple[int, ...]) -> Resets | None:
         raise TypeError(f"resets: expected True and False, got dtype {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"resets: expected shape {describe_shape(shape)}, got {array.shape}")
-    return array.copy() if array.any() else None
+    return array if array.any() else None
 
 
 def _asarray(name: str, value: Any, what: str) -> NDArray[Any]:
