@@ -52,7 +52,7 @@ def mxcsr(request):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_lstm(target, rng, mxcsr, threads):
-    case = make_case(rng, 7, 33, 33, 33)
+    case = make_case(rng, 20, 33, 33, 33)
     case["x"][0] = 1e-40
     run(case, threads=threads)
     assert read_environment().mxcsr & ~FLAGS == mxcsr
@@ -72,5 +72,5 @@ def test_linear_and_optimizers(target, rng, mxcsr):
 
 
 def test_denormal_arithmetic_of_the_caller_survives(target, rng):
-    run(make_case(rng, 7, 33, 33, 33), threads=2)
+    run(make_case(rng, 20, 33, 33, 33), threads=2)
     assert np.float32(1e-40) * np.float32(0.5) > 0.0

@@ -71,7 +71,7 @@ def test_every_combination_of_sizes(target, rng, rows):
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_many_rows(target, rng, threads):
     """Sums over several blocks of rows, and work for more than one thread."""
-    case = make_case(rng, 1000, 65, 67)
+    case = make_case(rng, 2000, 65, 67)
     got = run(case, threads=threads)
     assert_matches(got, case)
     for name, array in run(case).items():

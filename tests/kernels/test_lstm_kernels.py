@@ -76,7 +76,7 @@ class TestLayouts:
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("threads", [1, 2])
     def test_all_arguments(self, target, rng, layout, threads):
-        self.check(make_case(rng, 30, 13, 9, 33), dict.fromkeys(("x", "y", "dy", "dx"), layout), threads)
+        self.check(make_case(rng, 60, 13, 9, 33), dict.fromkeys(("x", "y", "dy", "dx"), layout), threads)
 
     @pytest.mark.parametrize("batch", [1, 2])
     @pytest.mark.parametrize("steps", [1, 2])

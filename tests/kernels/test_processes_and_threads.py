@@ -22,7 +22,7 @@ FORK = """
     from tests.kernels.lstm_case import make_case, run
 
     warnings.simplefilter("ignore")  # Python warns of fork() beside threads; this is the point here
-    case = make_case(np.random.default_rng(0), 7, 33, 33, 33)
+    case = make_case(np.random.default_rng(0), 20, 33, 33, 33)
     before = run(case, threads=2)
     children = []
     for _ in range(2):
@@ -59,7 +59,7 @@ def test_a_forked_child_computes():
 def test_many_python_threads_on_one_plan(target, rng, threads):
     """Inference and training of several batches through one plan at once: each as if alone."""
     plan = _core.LstmPlan(33, 33)
-    cases = [make_case(rng, 7, batch, 33, 33) for batch in (1, 5, 33, 40)]
+    cases = [make_case(rng, 15, batch, 33, 33) for batch in (1, 5, 33, 40)]
     parameters = {name: cases[0][name] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
     cases = [case | parameters for case in cases]
     want = [run(case) for case in cases]
