@@ -101,7 +101,9 @@ class TestLayouts:
         plan = _core.LstmPlan(5, 9)
         y, h_n, c_n = output((4, 6, 9)), output((6, 9)), output((6, 9))
         out = y.array, h_n.array, c_n.array
-        plan.forward(1, *(case[n] for n in (*PARAMETERS, "x", "h_0", "c_0", "lengths", "resets")), *out, False, 1)
+        plan.forward(
+            1, *(case[n] for n in (*PARAMETERS, "x", "h_0", "c_0", "lengths", "resets")), *out, False, 0, 1
+        )
         assert_same_bits("y", y.array, run(copied, training=False)["y"])
 
     def test_misaligned_parameters_and_states(self, target, rng):
@@ -254,7 +256,7 @@ class TestPlan:
         for name in _core.supported_targets():
             with targets.use(name):
                 inputs = [case[n] for n in (*PARAMETERS, "x", "h_0", "c_0", "lengths", "resets")]
-                tape = plan.forward(10, *inputs, y, h_n, c_n, True, 1)
+                tape = plan.forward(10, *inputs, y, h_n, c_n, True, 0, 1)
                 want = run(case)
             for between in _core.supported_targets():
                 with targets.use(between):
@@ -272,7 +274,7 @@ class TestPlan:
         case = make_case(rng, 3, 4, 5, 9)
         y, h_n, c_n = (np.empty(s, np.float32) for s in ((3, 4, 9), (4, 9), (4, 9)))
         inputs = [case[n] for n in (*PARAMETERS, "x", "h_0", "c_0", "lengths", "resets")]
-        tape = _core.LstmPlan(5, 9).forward(1, *inputs, y, h_n, c_n, True, 1)
+        tape = _core.LstmPlan(5, 9).forward(1, *inputs, y, h_n, c_n, True, 0, 1)
         gradients = [np.zeros_like(case[n]) for n in PARAMETERS]
         tape.backward(case["x"], y, case["h_0"], case["dy"], None, None, None, None, None, *gradients, 1)
         before = [g.copy() for g in gradients]

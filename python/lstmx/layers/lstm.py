@@ -80,8 +80,9 @@ class LSTM(Module):
             + H).
         checkpoint_steps: None, or the number of steps between saved cell states in training: forward then
             keeps y and every that-many-th cell state instead of all gates (5H numbers a step and row), and
-            backward computes the gates again, a stretch at a time. Results are the same bits; backward takes
-            longer by about a forward pass. For long sequences; the square root of T is a good number.
+            backward computes the gates again, a stretch at a time, which takes about another forward pass.
+            All results are the same bits but for gradients of parameters, which sum stretch by stretch. For
+            long sequences; the square root of T is a good number.
         rng: Seed or generator of the initial values and of dropout: `np.random.default_rng(rng)`.
 
     Parameters of layer k: `weight_ih_lk [4H, I or D*H]`, `weight_hh_lk [4H, H]`, `bias_ih_lk [4H]`,
