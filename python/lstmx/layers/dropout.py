@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from lstmx._checks import FloatArray, check_float
+from lstmx._inputs import Spans, as_float32
 from lstmx.layers.arena import Shape
-from lstmx.layers.module import Backward, Module, as_float32
+from lstmx.layers.module import Backward, Module
 
 
 def draw_mask(shape: Shape, p: float, rng: np.random.Generator) -> FloatArray:
@@ -71,10 +72,10 @@ class Dropout(Module):
     def _output_shape(self, name: str, shape: Shape) -> Shape:
         return shape
 
-    def _infer(self, x: FloatArray, state: None) -> tuple[FloatArray, None]:
+    def _infer(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None]:
         return x, None
 
-    def _train(self, x: FloatArray, state: None) -> tuple[FloatArray, None, Backward]:
+    def _train(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None, Backward]:
         mask = draw_mask(x.shape, self.p, self._rng)
         return np.asarray(x * mask), None, _DropoutBackward(mask)
 
