@@ -121,8 +121,8 @@ def lstm_forward(
     y = np.empty((steps, batch, size), FLOAT32)
     h_n, c_n = np.empty((batch, size), FLOAT32), np.empty((batch, size), FLOAT32)
     weights = weight_ih, weight_hh, bias_ih, bias_hh
-    rest = h_0, c_0, lengths, resets, y, h_n, c_n, True, saved, threads
-    tape = _core.LstmPlan(inputs, size).forward(_VERSION, *weights, x, *rest)
+    plan = _core.LstmPlan(inputs, size)
+    tape = plan.forward(_VERSION, *weights, x, h_0, c_0, lengths, resets, y, h_n, c_n, True, saved, threads)
     assert tape is not None
     y.flags.writeable = False
     return y, h_n, c_n, LstmTape(tape, x, y, h_0)

@@ -1,4 +1,4 @@
-"""Lengths and resets of the reference: finite differences, PyTorch packed sequences, rows and pieces alone."""
+"""Lengths and resets of the reference: finite differences, PyTorch packed sequences, rows, pieces alone."""
 
 from __future__ import annotations
 

@@ -331,15 +331,16 @@ class LSTM(Module):
             for (plan, weights, _), way, part in zip(cells, ways, self._parts(outputs), strict=True):
                 if h_0 is not None:
                     h, c = h_0[k], c_0[k]
-                room = way.room(part)
-                source, h_k, c_k = way.read(inputs), h_n[k], c_n[k]
-                spanned = way.lengths, way.resets
+                source, room = (inputs, part) if way.order is None else (way.read(inputs), way.room(part))
+                lengths, resets, _ = way
                 tapes.append(
                     plan.forward(
-                        version, *weights, source, h, c, *spanned, room, h_k, c_k, training, saved, threads
+                        *(version, *weights, source, h, c, lengths, resets),
+                        *(room, h_n[k], c_n[k], training, saved, threads),
                     )
                 )
-                way.deliver(room, part)
+                if room is not part:
+                    way.deliver(room, part)
                 k += 1
             if training:
                 rng = self._rng if index < last else None
