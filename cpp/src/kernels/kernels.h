@@ -163,10 +163,10 @@ struct AdamStep {
   Index n;
   float beta1, beta2, eps;
   float rest1, rest2;  // 1 - beta1, 1 - beta2, rounded once
-  float step_size;  // lr / (1 - beta1^step)
-  float root_bias;  // sqrt(1 - beta2^step)
-  float l2;         // added to the gradient, times the parameter
-  float shrink;     // the parameter is multiplied by this first (AdamW: 1 - lr * decay)
+  float step_size;     // lr / (1 - beta1^step)
+  float root_bias;     // sqrt(1 - beta2^step)
+  float l2;            // added to the gradient, times the parameter
+  float shrink;        // the parameter is multiplied by this first (AdamW: 1 - lr * decay)
   float grad_scale;
 };
 

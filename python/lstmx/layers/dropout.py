@@ -53,10 +53,11 @@ class Dropout(Module):
         True
     """
 
+    _rng: np.random.Generator
+
     def __init__(self, p: float = 0.5, *, rng: Any = None) -> None:
         self._configure(p)
-        self._rng = np.random.default_rng(rng)
-        self._allocate()
+        self._create(rng)
 
     def _configure(self, p: Any = 0.5) -> None:
         self.p = check_float("p", p, minimum=0.0, maximum=1.0)
@@ -65,9 +66,9 @@ class Dropout(Module):
         """Return the constructor's arguments, with the class under "type"."""
         return {"type": "Dropout", "p": self.p}
 
-    def rngs(self) -> list[np.random.Generator]:
-        """Return the generator of the masks."""
-        return [self._rng]
+    @property
+    def _draws(self) -> bool:
+        return True
 
     def _output_shape(self, name: str, shape: Shape) -> Shape:
         return shape

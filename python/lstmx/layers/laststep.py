@@ -37,7 +37,7 @@ class LastStep(Module):
 
     def __init__(self) -> None:
         self._configure()
-        self._allocate()
+        self._create(None)
 
     def _configure(self) -> None:
         """There is nothing to configure; `from_config` calls it with the constructor's arguments."""

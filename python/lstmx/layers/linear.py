@@ -65,9 +65,7 @@ class Linear(Module):
         rng: Any = None,
     ) -> None:
         self._configure(in_features, out_features, bias, init=init, bias_init=bias_init)
-        rng = np.random.default_rng(rng)
-        self._allocate()
-        self._initialise(rng)
+        self._create(rng)
 
     def _configure(
         self,

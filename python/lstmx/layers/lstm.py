@@ -162,15 +162,12 @@ class LSTM(Module):
             init=init,
             checkpoint_steps=checkpoint_steps,
         )
-        rng = np.random.default_rng(rng)
         if self.dropout and self.num_layers == 1:
             warnings.warn(
                 f"dropout: {self.dropout} has no effect with num_layers=1, as it acts between layers",
                 stacklevel=2,
             )
-        self._rng = rng if self._drops else None
-        self._allocate()
-        self._initialise(rng)
+        self._create(rng)
 
     def _configure(
         self,
@@ -203,7 +200,7 @@ class LSTM(Module):
         self.output_size = self._directions * self.hidden_size
 
     @property
-    def _drops(self) -> bool:
+    def _draws(self) -> bool:
         return self.dropout > 0 and self.num_layers > 1
 
     def config(self) -> dict[str, Any]:
@@ -221,10 +218,6 @@ class LSTM(Module):
             "init": self.init,
             "checkpoint_steps": self.checkpoint_steps,
         }
-
-    def rngs(self) -> list[np.random.Generator]:
-        """Return the generator of dropout between layers, if there is any."""
-        return [] if self._rng is None else [self._rng]
 
     # --- parameters -----------------------------------------------------------------------------------------
 

@@ -122,6 +122,7 @@ class Module(ABC):
 
     _TRANSIENT = frozenset({"_arena", "_params", "_grads", "_owner"})
 
+    _rng: np.random.Generator | None = None
     _arena: Arena
     _params: Mapping[str, FloatArray]
     _grads: ArrayViews
@@ -258,7 +259,7 @@ class Module(ABC):
 
     def rngs(self) -> list[np.random.Generator]:
         """Return the generators that training draws from, in order, for checkpoints to save."""
-        return []
+        return [] if self._rng is None else [self._rng]
 
     def __repr__(self) -> str:
         import inspect
@@ -298,8 +299,24 @@ class Module(ABC):
         """Yield the layer's parameters in PyTorch's order; needs only what `_configure` set."""
         yield from ()
 
+    @property
+    def _draws(self) -> bool:
+        """Whether training draws random numbers; needs only what `_configure` set."""
+        return False
+
+    def _create(self, rng: Any, *, initial_values: bool = True) -> None:
+        """End a constructor, after `_configure`: the generator, the memory, the initial values."""
+        generator = np.random.default_rng(rng)
+        self._rng = generator if self._draws else None
+        self._allocate()
+        if initial_values:  # otherwise zeros from the system, untouched, for a file's values
+            self._initialise(generator)
+
+    def _initialise(self, rng: np.random.Generator) -> None:  # noqa: B027 (a layer may have no parameters)
+        """Draw the initial values."""
+
     def _allocate(self) -> None:
-        """Give the layer an arena of its own, of zeros; every constructor ends with it."""
+        """Give the layer an arena of its own, of zeros."""
         self._owner = None
         self._bind(Arena.create(self._parameters()))
 
