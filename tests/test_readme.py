@@ -1,4 +1,4 @@
-"""What the README shows is executed: its Python example, its commands for series, its two install commands by name."""
+"""What the README shows is executed: its example, its commands; its install commands are looked at."""
 
 import re
 import shlex
