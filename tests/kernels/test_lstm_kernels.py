@@ -108,8 +108,9 @@ class TestLayouts:
 
     def test_misaligned_parameters_and_states(self, target, rng):
         case = make_case(rng, 5, 4, 7, 9)
-        shifted = {}
-        for name, array in case.items():
+        shifted = dict(case)
+        for name in (*PARAMETERS, "h_0", "c_0", "dh_n", "dc_n"):
+            array = case[name]
             raw = np.empty(array.size + 1, np.float32)
             shifted[name] = raw[1:].reshape(array.shape)
             shifted[name][...] = array
