@@ -1,129 +1,128 @@
-"""Compares sides (lstmx, PyTorch, ...) on one job: each in a process of its own, at equal threads, alternating.
+"""What the benchmark scripts share beyond `lstmx._bench`: rows of results, the files they live in, the
+workers of a run.
 
-A benchmark script defines what a side does and calls `serve` in the worker processes and `compare` in the parent.
-Results are compared before anything is timed. This file knows no framework and no shape.
+A row is one case on one machine with one number of threads: the median seconds of each side, the ratio to
+each peer (median, lowest and highest round), the machine's limits at that moment and the bound they name.
+Rows are what `compare.py` compares and `report.py` draws up. No framework and no shape is known here.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import importlib.util
 import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
+import peers
+import probe
+from lstmx import targets
+from lstmx._bench import Case, Worker, compare, machine, ratios
 
 RESULTS = Path(__file__).parent / "results"
+KEY = ("shape", "mode", "lengths", "isa", "threads")
+
+Row = dict[str, Any]
 
 
-class Job(NamedTuple):
-    """What a side prepares for a case: numbers that all sides must agree on, and one run to be timed."""
-
-    check: np.ndarray
-    run: Callable[[], object]
-
-
-Sides = dict[str, Callable[[dict[str, Any], int], Job]]
+def describe_machine() -> dict[str, Any]:
+    """The machine, with the versions of all that is compared."""
+    names = ("lstmx", "numpy", "torch", "onnxruntime", "jax")
+    found = [name for name in names if importlib.util.find_spec(name)]
+    versions = {name: importlib.metadata.version(name) for name in found}
+    return {**machine(), "target": targets.active(), "versions": versions}
 
 
-def serve(sides: Sides) -> None:
-    """The worker: reads requests as lines of JSON from standard input, answers on standard output."""
-    side, threads = sys.argv[2], int(sys.argv[3])
-    job = None
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "case" in request:
-            job = sides[side](request["case"], threads)
-            answer = np.asarray(job.check, dtype=np.float64).ravel().tolist()
-        else:
-            answer = [_timed(job.run) for _ in range(request["runs"])]
-        print(json.dumps(answer), flush=True)
+def ratio_summary(rounds: list[float]) -> dict[str, float]:
+    """Median, lowest and highest of the ratios of the rounds."""
+    return {"median": statistics.median(rounds), "low": min(rounds), "high": max(rounds)}
 
 
-def _timed(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+def key(row: Row) -> tuple[Any, ...]:
+    """What says that two rows measure the same."""
+    return tuple(row[name] for name in KEY)
 
 
-class Worker:
-    """A side in its own process, its threads pinned to the first processors that this process may use."""
+class Run:
+    """The workers of one number of threads and one instruction set, started when they are first needed."""
 
-    def __init__(self, script: str, side: str, threads: int, environment: dict[str, str] | None = None) -> None:
-        processors = sorted(os.sched_getaffinity(0))[:threads]
-        limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        self.side = side
-        self._process = subprocess.Popen(
-            [sys.executable, script, "--worker", side, str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **limits, **(environment or {})},
-            preexec_fn=lambda: os.sched_setaffinity(0, processors),
-        )
+    def __init__(
+        self, threads: int, isa: str, *, rounds: int, round_seconds: float, probe_seconds: float
+    ) -> None:
+        self.threads, self.isa = threads, isa
+        self._pace = {"rounds": rounds, "round_seconds": round_seconds}
+        self._probe_seconds = probe_seconds
+        self._workers: dict[str, Worker] = {}
 
-    def ask(self, **request: Any) -> list[float]:
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the process of {self.side} ended with {self._process.wait()}")
-        return json.loads(line)
+    def measure(self, name: str, case: Case, others: list[str]) -> Row:
+        """The row of a case: lstmx beside those of `others` that can do it.
+
+        Raises:
+            lstmx._bench.Disagreement: The results differ.
+            RuntimeError: A side failed.
+        """
+        able = [peer for peer in others if peers.can(peer, case, self.isa)]
+        workers = [self._worker(side) for side in ("lstmx", *able)]
+        times = compare(workers, case.as_json(), **self._pace)
+        limits = probe.limits(self.isa, self.threads, self._probe_seconds)
+        seconds = {side: statistics.median(rounds) for side, rounds in times.items()}
+        return {
+            "shape": name,
+            **case.as_json(),
+            "isa": self.isa,
+            "threads": self.threads,
+            "seconds": seconds,
+            "ratio": {peer: ratio_summary(ratios(times, peer)) for peer in able},
+            "gflops": case.flops() / seconds["lstmx"] / 1e9,
+            "limits": limits,
+            **(probe.name_bound(case, limits) if limits else {}),
+        }
+
+    def _worker(self, side: str) -> Worker:
+        if side not in self._workers:
+            self._workers[side] = peers.start(side, self.threads, self.isa)
+        return self._workers[side]
 
     def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
+        """End the workers."""
+        while self._workers:
+            self._workers.popitem()[1].close()
 
 
-def compare(
-    workers: list[Worker], case: dict[str, Any], *, tolerance: float, rounds: int = 7, round_seconds: float = 0.3
-) -> dict[str, float]:
-    """Median seconds of a run for each side, after checking that all agree with the first within `tolerance`.
-
-    The sides take turns, one round each, a round being as many runs as fill about `round_seconds`.
-
-    Raises:
-        RuntimeError: The results differ.
-    """
-    checks = [np.array(worker.ask(case=case)) for worker in workers]
-    for worker, check in zip(workers[1:], checks[1:], strict=True):
-        scale = max(np.abs(checks[0]).max(), 1e-30)
-        error = np.abs(check - checks[0]).max() / scale if check.shape == checks[0].shape else np.inf
-        if not error <= tolerance:
-            raise RuntimeError(
-                f"{worker.side} and {workers[0].side} differ by {error:.1e} of the largest value on {case}"
-            )
-    runs = {}
-    for worker in workers:
-        worker.ask(runs=2)
-        once = statistics.median(worker.ask(runs=3))
-        runs[worker.side] = int(min(max(round_seconds / once, 3), 2000))
-    times: dict[str, list[float]] = {worker.side: [] for worker in workers}
-    for _ in range(rounds):
-        for worker in workers:
-            times[worker.side].append(statistics.median(worker.ask(runs=runs[worker.side])))
-    return {side: statistics.median(values) for side, values in times.items()}
+@contextlib.contextmanager
+def run_of(threads: int, isa: str, **pace: Any) -> Iterator[Run]:
+    """A `Run` whose workers end with the block."""
+    run = Run(threads, isa, **pace)
+    try:
+        yield run
+    finally:
+        run.close()
 
 
-def machine() -> dict[str, Any]:
-    """What a result should be read with."""
-    model = platform.processor()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
-    return {"processor": model, "processors": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+def read_results(name: str | Path) -> dict[str, Any] | None:
+    """The content of benchmarks/results/NAME.json (or of a path), None where there is none."""
+    path = name if isinstance(name, Path) else RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def write_results(name: str, content: dict[str, Any]) -> Path:
     """Write `content` with the machine's description as JSON to benchmarks/results/NAME.json."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), **content}, indent=1) + "\n")
+    path.write_text(json.dumps({"machine": describe_machine(), **content}, indent=1) + "\n")
     return path
+
+
+def merge_rows(name: str, rows: list[Row]) -> list[Row]:
+    """`rows`, and those of the file NAME that they do not replace, if machine and versions are the same."""
+    before, now = read_results(name), describe_machine()
+    same = before is not None and all(
+        before["machine"].get(field) == now[field]
+        for field in ("processor", "processors", "versions", "target")
+    )
+    merged = {key(row): row for row in before["rows"]} if same else {}
+    merged |= {key(row): row for row in rows}
+    return list(merged.values())

@@ -44,7 +44,7 @@ def mxcsr(request):
     """A floating-point state of the caller's, restored after the test."""
     before = read_environment()
     changed = FloatingPointEnvironment.from_buffer_copy(before)
-    changed.mxcsr |= request.param
+    changed.mxcsr = changed.mxcsr & ~(FLUSH_TO_ZERO | DENORMALS_ARE_ZERO | TOWARDS_ZERO) | request.param
     libm().fesetenv(ctypes.byref(changed))
     yield changed.mxcsr & ~FLAGS
     libm().fesetenv(ctypes.byref(before))

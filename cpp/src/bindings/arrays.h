@@ -27,7 +27,8 @@ class Array {
   Array(const char* name, const py::array& array, int ndim, Access access) : name_(name), array_(array) {
     if (array.ndim() != ndim) refuse(name, std::to_string(ndim) + " dimensions");
     const auto* proxy = py::detail::array_proxy(array.ptr());
-    if (py::detail::array_descriptor_proxy(proxy->descr)->type_num != 11) refuse(name, "float32");  // NPY_FLOAT
+    const auto* dtype = py::detail::array_descriptor_proxy(proxy->descr);
+    if (dtype->type_num != 11 || dtype->byteorder != '=') refuse(name, "float32");  // 11: NPY_FLOAT; '=': native order
     if (access == Access::write && !array.writeable()) refuse(name, "a writable array");
     for (int axis = 0; axis < ndim; ++axis) {
       if (array.strides(axis) % Index{sizeof(float)} != 0 && array.shape(axis) > 1)

@@ -60,6 +60,8 @@ void adam_step(const py::array& params, const py::array& grads, const py::array&
   all.v = dense_output("v", v, {n});
   all.beta1 = static_cast<float>(beta1);
   all.beta2 = static_cast<float>(beta2);
+  all.rest1 = static_cast<float>(1.0 - beta1);
+  all.rest2 = static_cast<float>(1.0 - beta2);
   all.eps = static_cast<float>(eps);
   all.step_size = static_cast<float>(lr / (1.0 - std::pow(beta1, static_cast<double>(step_number))));
   all.root_bias = static_cast<float>(std::sqrt(1.0 - std::pow(beta2, static_cast<double>(step_number))));

@@ -147,6 +147,7 @@ struct AdamStep {
   float* v;
   Index n;
   float beta1, beta2, eps;
+  float rest1, rest2;  // 1 - beta1, 1 - beta2, rounded once
   float step_size;  // lr / (1 - beta1^step)
   float root_bias;  // sqrt(1 - beta2^step)
   float l2;         // added to the gradient, times the parameter

@@ -31,7 +31,7 @@ struct Optimizer {
   // m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p -= step_size m / (sqrt(v) / root_bias + eps)
   static void adam(const AdamStep& a) {
     const FlushDenormals guard;
-    const Vec rest1 = S::set(1.0f - a.beta1), rest2 = S::set(1.0f - a.beta2);
+    const Vec rest1 = S::set(a.rest1), rest2 = S::set(a.rest2);
     for (Index k = 0; k < a.n; k += W) {
       const Index lanes = a.n - k < W ? a.n - k : W;
       const Vec p = load_lanes<S>(a.params + k, lanes);
