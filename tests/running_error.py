@@ -63,6 +63,8 @@ class Bounded(np.lib.mixins.NDArrayOperatorsMixin):
         return _HANDLERS[ufunc](*(i if isinstance(i, Bounded) else _constant(i) for i in inputs))
 
     def __array_function__(self, function, types, args, kwargs):
+        if function is np.where:
+            return _where(*args, **kwargs)
         if function not in (np.stack, np.concatenate):
             return NotImplemented
         items = [i if isinstance(i, Bounded) else _constant(i) for i in args[0]]
@@ -74,6 +76,12 @@ def _constant(value):
     """A number of the formulas: the kernel has it rounded to float32."""
     value = np.asarray(value, np.float64)
     return Bounded(value, np.abs(value.astype(np.float32) - value) / EPS)
+
+
+def _where(condition, a, b):
+    """A choice, which rounds nothing."""
+    a, b = (i if isinstance(i, Bounded) else _constant(i) for i in (a, b))
+    return Bounded(np.where(condition, a.value, b.value), np.where(condition, a.error, b.error))
 
 
 def _norm(errors, axis):

@@ -448,9 +448,6 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.xfail(
-    reason="from_config draws initial values that load overwrites: twice the file", strict=True
-)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc: peak memory NOT tested")
 def test_loading_takes_the_memory_of_the_file_and_64_mb(tmp_path):
     path = tmp_path / "m"

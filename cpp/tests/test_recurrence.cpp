@@ -87,22 +87,24 @@ void check_gradient(Case& k, Floats Case::* values, const Floats& gradient, std:
   }
 }
 
-void check_case(Index T, Index B, Index I, Index H, int threads) {
+void check_case(Index T, Index B, Index I, Index H, int threads, Index checkpoint_steps = 0) {
   Case k = make_case(T, B, I, H);
   const auto zeros = [](Index n) { return Floats(static_cast<std::size_t>(n), 0.0f); };
   Floats y = zeros(T * B * H), h_n = zeros(B * H), c_n = zeros(B * H);
   RecurrentPlan plan(Cell::lstm, I, H);
-  RecurrentForward forward{};
-  forward.size = {T, B, I, H};
-  forward.x = {k.x.data(), B * I, I};
-  forward.h_0 = k.h_0.data();
-  forward.c_0 = k.c_0.data();
-  forward.y = {y.data(), B * H, H};
-  forward.h_n = h_n.data();
-  forward.c_n = c_n.data();
-  forward.threads = threads;
+  RecurrentCall call{};
+  call.T = T;
+  call.B = B;
+  call.x = {k.x.data(), B * I, I};
+  call.h_0 = k.h_0.data();
+  call.c_0 = k.c_0.data();
+  call.y = {y.data(), B * H, H};
+  call.h_n = h_n.data();
+  call.c_n = c_n.data();
+  call.checkpoint_steps = checkpoint_steps;
+  call.threads = threads;
   const RecurrentWeights weights{k.weight_ih.data(), k.weight_hh.data(), k.bias_ih.data(), k.bias_hh.data()};
-  const auto tape = plan.forward(1, weights, forward, true);
+  const auto tape = plan.forward(1, weights, call, true);
 
   std::vector<double> exact(y.size());
   projection(k, &exact);
@@ -112,7 +114,7 @@ void check_case(Index T, Index B, Index I, Index H, int threads) {
   Floats d_weight_ih = zeros(4 * H * I), d_weight_hh = zeros(4 * H * H), d_bias_ih = zeros(4 * H),
          d_bias_hh = zeros(4 * H);
   RecurrentBackward backward{};
-  backward.x = forward.x;
+  backward.x = call.x;
   backward.y = {y.data(), B * H, H};
   backward.h_0 = k.h_0.data();
   backward.dy = {k.dy.data(), B * H, H};
@@ -135,6 +137,19 @@ void check_case(Index T, Index B, Index I, Index H, int threads) {
   check_gradient(k, &Case::bias_hh, d_bias_hh, 3);
 }
 
+// positions in descending order of length, equal ones in the order given; pieces as sequences of their own
+void check_rows() {
+  const std::int64_t lengths[] = {2, 0, 4, 2};
+  const Rows rows(4, 4, lengths, nullptr, 0, 0);
+  const Schedule s = rows.schedule();
+  CHECK(rows.count() == 8);
+  CHECK(s.order[0] == 2 && s.order[1] == 0 && s.order[2] == 3 && s.order[3] == 1);
+  CHECK(s.alive[0] == 3 && s.alive[1] == 3 && s.alive[2] == 1 && s.alive[3] == 1 && s.alive[4] == 0);
+  CHECK(s.first[0] == 0 && s.first[2] == 6 && s.first[4] == 8);
+  const Rows piece = rows.piece(1, 3);
+  CHECK(piece.count() == 4 && piece.schedule().alive[0] == 3 && piece.schedule().length[0] == 2);
+}
+
 }  // namespace
 
 int main() {
@@ -145,8 +160,10 @@ int main() {
       check_case(3, 2, 5, 7, threads);
       check_case(2, 9, 3, 17, threads);
       check_case(4, 1, 8, 16, threads);
+      check_case(5, 3, 4, 9, threads, 2);
     }
   }
+  check_rows();
   CHECK(throws<std::invalid_argument>([] { RecurrentPlan(Cell::lstm, 0, 4); }, "input_size"));
   CHECK(throws<std::invalid_argument>([] { RecurrentPlan(Cell::lstm, 4, Index{1} << 40); }, "hidden_size"));
   return 0;

@@ -1,7 +1,7 @@
 """lstmx: LSTM networks on CPUs.
 
-Fused kernels in C++, a thin Python API, a trainer. Importing the package loads NumPy and the compiled core; every
-other part is loaded when its name is first used.
+Fused kernels in C++, a thin Python API, a trainer. Importing the package loads NumPy and the compiled core;
+every other part is loaded when its name is first used.
 
 Example:
     >>> import numpy as np
@@ -22,7 +22,7 @@ from lstmx._core import get_num_threads, set_num_threads
 from lstmx._version import __version__
 
 if TYPE_CHECKING:
-    from lstmx import callbacks, data, files, forecast, losses, optim, plotting, reference
+    from lstmx import callbacks, data, files, forecast, functional, losses, optim, plotting, reference
     from lstmx.files import load, save
     from lstmx.forecast import Forecaster
     from lstmx.history import History
@@ -45,6 +45,7 @@ __all__ = [
     "data",
     "files",
     "forecast",
+    "functional",
     "get_num_threads",
     "layers",
     "load",

@@ -69,11 +69,13 @@ def _as_array(name: str, value: Any) -> NDArray[Any]:
     try:
         return np.asarray(value)
     except ValueError as error:
-        raise TypeError(f"{name}: expected an array of real numbers, got {type(value).__name__} ({error})") from None
+        raise TypeError(
+            f"{name}: expected an array of real numbers, got {type(value).__name__} ({error})"
+        ) from None
 
 
 def check_int(name: str, value: Any, *, minimum: int | None = None) -> int:
-    """Return `value` as an int; bool and float are refused with TypeError, values below `minimum` with ValueError."""
+    """Return `value` as an int; bool and float are a TypeError, a value below `minimum` a ValueError."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -103,9 +105,13 @@ def check_float(
     if not math.isfinite(number):
         raise ValueError(f"{name}: expected a finite number, got {number}")
     if minimum is not None and (number < minimum or (exclusive and number == minimum)):
-        raise ValueError(f"{name}: expected {'more than' if exclusive else 'at least'} {minimum}, got {number}")
+        raise ValueError(
+            f"{name}: expected {'more than' if exclusive else 'at least'} {minimum}, got {number}"
+        )
     if maximum is not None and (number > maximum or (exclusive and number == maximum)):
-        raise ValueError(f"{name}: expected {'less than' if exclusive else 'at most'} {maximum}, got {number}")
+        raise ValueError(
+            f"{name}: expected {'less than' if exclusive else 'at most'} {maximum}, got {number}"
+        )
     return number
 
 

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 _Array = NDArray[Any]
 _Segments = NDArray[np.int64]
 _Decays = NDArray[np.float64]
+_Lengths = NDArray[np.int64]
+_Resets = NDArray[np.bool_]
 
 def compiled_targets() -> list[str]: ...
 def supported_targets() -> list[str]: ...
@@ -54,10 +56,13 @@ class LstmPlan:
         x: _Array,
         h_0: _Array | None,
         c_0: _Array | None,
+        lengths: _Lengths | None,
+        resets: _Resets | None,
         y: _Array,
         h_n: _Array,
         c_n: _Array,
         training: bool,
+        checkpoint_steps: int,
         threads: int,
     ) -> LstmTape | None: ...
 

@@ -138,7 +138,7 @@ def load_with_extra(path: PathLike) -> tuple[Module, dict[str, Any]]:
         header = _read_file_header(file, _MAX_MODEL_HEADER)
         model_header = _model_header(header)
         _check_tensors(header.entries, model_header["config"])
-        model = from_config(model_header["config"])
+        model = from_config(model_header["config"], initial_values=False)
         with model.editing() as params:
             for name in header.entries:  # in the order of their bytes
                 _read_into(file, name, params[name])

@@ -1,8 +1,8 @@
 """The instruction sets that the kernels are built for, and the one in use.
 
-At the first import the best target that the processor and the operating system grant becomes active; the environment
-variable LSTMX_TARGET names another one. All targets agree with the float64 reference within the published bounds;
-results are the same bits only within one target.
+At the first import the best target that the processor and the operating system grant becomes active; the
+environment variable LSTMX_TARGET names another one. All targets agree with the float64 reference within the
+published bounds; results are the same bits only within one target.
 """
 
 from __future__ import annotations

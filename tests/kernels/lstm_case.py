@@ -15,7 +15,7 @@ PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def make_case(rng, steps, batch, inputs, hidden, without=()):
-    """Random arrays for one layer, the names in `without` being None."""
+    """Random arrays for one layer, the names in `without` being None; all rows of full length, no resets."""
 
     def normal(*shape, scale=1.0):
         return (scale * rng.standard_normal(shape)).astype(np.float32)
@@ -32,6 +32,8 @@ def make_case(rng, steps, batch, inputs, hidden, without=()):
         "dy": normal(steps, batch, hidden),
         "dh_n": normal(batch, hidden),
         "dc_n": normal(batch, hidden),
+        "lengths": None,
+        "resets": None,
     }
     return case | dict.fromkeys(without)
 
@@ -46,6 +48,7 @@ def run(
     *,
     training=True,
     threads=1,
+    checkpoint_steps=0,
     layouts=None,
     unwanted=(),
     initial=0.0,
@@ -75,9 +78,9 @@ def run(
     }
 
     plan = _core.LstmPlan(inputs, hidden) if plan is None else plan
-    states = case["h_0"], case["c_0"]
-    forward = x, *states, out["y"], out["h_n"], out["c_n"]
-    tape = plan.forward(version, *parameters, *forward, training, threads)
+    given = [case[name] for name in ("h_0", "c_0", "lengths", "resets")]
+    outputs = [out[name] for name in OUTPUTS]
+    tape = plan.forward(version, *parameters, x, *given, *outputs, training, checkpoint_steps, threads)
     assert (tape is not None) == training
     names = OUTPUTS
     if training:
@@ -100,7 +103,8 @@ def expected(case, training=True):
     """The same by the reference, with error bounds."""
     given = {name: bounded(case[name]) for name in (*PARAMETERS, "x", "h_0", "c_0", "dy", "dh_n", "dc_n")}
     forward = [given[name] for name in ("x", *PARAMETERS, "h_0", "c_0")]
-    y, h_n, c_n, tape = reference.lstm_forward(*forward)
+    spans = {name: case[name] for name in ("lengths", "resets")}
+    y, h_n, c_n, tape = reference.lstm_forward(*forward, **spans)
     result = {"y": y, "h_n": h_n, "c_n": c_n}
     if training:
         gradients = reference.lstm_backward(tape, given["dy"], given["dh_n"], given["dc_n"])

@@ -67,10 +67,13 @@ def evaluate(through: str, x: np.ndarray) -> np.ndarray:
         np.ascontiguousarray(inputs),
         None,
         np.ascontiguousarray(cell),
+        None,
+        None,
         y,
         h_n,
         c_n,
         False,
+        0,
         1,
     )
     assert_same_bits("h_n", h_n, y[0])

@@ -10,7 +10,8 @@ from tests.kernels.arrays import assert_same_bits
 from tests.kernels.lstm_case import PARAMETERS, make_case
 
 T, B, I, H = 3, 4, 5, 6  # noqa: E741
-FORWARD = (*PARAMETERS, "x", "h_0", "c_0", "y", "h_n", "c_n")
+FLOATS = (*PARAMETERS, "x", "h_0", "c_0", "y", "h_n", "c_n")
+FORWARD = (*FLOATS[:-3], "lengths", "resets", *FLOATS[-3:])
 BACKWARD = (
     *("x", "y", "h_0", "dy", "dh_n", "dc_n", "dx", "dh_0", "dc_0"),
     *(f"d_{name}" for name in PARAMETERS),
@@ -24,7 +25,8 @@ def arrays(rng):
     shapes = {"y": (T, B, H), "dx": (T, B, I)}
     shapes |= dict.fromkeys(("h_n", "c_n", "dh_0", "dc_0"), (B, H))
     shapes |= {f"d_{name}": case[name].shape for name in PARAMETERS}
-    return case | {name: np.full(shape, 7.0, np.float32) for name, shape in shapes.items()}
+    spans = {"lengths": np.array([3, 0, 1, 2]), "resets": np.zeros((T, B), bool)}
+    return case | spans | {name: np.full(shape, 7.0, np.float32) for name, shape in shapes.items()}
 
 
 def spoilt(array):
@@ -59,17 +61,48 @@ def refused(call, arguments, name):
         np.testing.assert_array_equal(arguments[written], array, err_msg=written)
 
 
-def forward(arguments, training=False, threads=1):
+def forward(arguments, training=False, checkpoint_steps=0, threads=1):
     given = [arguments[name] for name in FORWARD]
-    return _core.LstmPlan(I, H).forward(1, *given, training, threads)
+    return _core.LstmPlan(I, H).forward(1, *given, training, checkpoint_steps, threads)
 
 
-@pytest.mark.parametrize("name", FORWARD)
+@pytest.mark.parametrize("name", FLOATS)
 def test_forward_refuses(arrays, name):
     for what, wrong in spoilt(arrays[name]):
         print(what)
         if not (name == "x" and what == "one row less"):  # x says how many there are
             refused(forward, arrays | {name: wrong}, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("lengths", np.array([3, 0, 1, 2], np.int32)),
+        ("lengths", np.array([3, 0, 1, 2], np.uint64)),
+        ("lengths", np.array([3.0, 0.0, 1.0, 2.0])),
+        ("lengths", np.array([3, 0, 1, 2], ">i8")),
+        ("lengths", np.array([3, 0, 1])),
+        ("lengths", np.array([[3, 0, 1, 2]])),
+        ("lengths", np.array([3, 3, 0, 0, 1, 1, 2, 2])[::2]),
+        ("lengths", np.array([4, 0, 1, 2])),
+        ("lengths", np.array([3, 0, -1, 2])),
+        ("lengths", np.array([3, 0, 1, 2**62])),
+        ("resets", np.zeros((T, B), np.uint8)),
+        ("resets", np.zeros((T, B), np.float32)),
+        ("resets", np.zeros((T, B + 1), bool)),
+        ("resets", np.zeros((T - 1, B), bool)),
+        ("resets", np.zeros(T * B, bool)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{value.dtype}-{value.shape}",
+)
+def test_forward_refuses_lengths_and_resets(arrays, name, wrong):
+    refused(forward, arrays | {name: wrong}, name)
+
+
+@pytest.mark.parametrize("checkpoint_steps", [-1, -(2**62)])
+def test_checkpoint_steps(arrays, checkpoint_steps):
+    with pytest.raises(ValueError, match="checkpoint_steps: expected at least 0"):
+        forward(arrays, checkpoint_steps=checkpoint_steps)
 
 
 @pytest.mark.parametrize("name", BACKWARD)

@@ -101,13 +101,17 @@ class TestLayouts:
         plan = _core.LstmPlan(5, 9)
         y, h_n, c_n = output((4, 6, 9)), output((6, 9)), output((6, 9))
         out = y.array, h_n.array, c_n.array
-        plan.forward(1, *(case[n] for n in (*PARAMETERS, "x", "h_0", "c_0")), *out, False, 1)
+        plan.forward(
+            1, *(case[n] for n in (*PARAMETERS, "x", "h_0", "c_0", "lengths", "resets")), *out, False, 0, 1
+        )
         assert_same_bits("y", y.array, run(copied, training=False)["y"])
 
     def test_misaligned_parameters_and_states(self, target, rng):
         case = make_case(rng, 5, 4, 7, 9)
-        shifted = {}
+        shifted = dict(case)
         for name, array in case.items():
+            if array is None:
+                continue
             raw = np.empty(array.size + 1, np.float32)
             shifted[name] = raw[1:].reshape(array.shape)
             shifted[name][...] = array
@@ -195,8 +199,8 @@ class TestAccumulation:
         y, h_n, c_n = (np.full(s, np.nan, np.float32) for s in ((3, 4, 9), (4, 9), (4, 9)))
         for _ in range(2):
             gradients = [np.zeros_like(case[name]) for name in PARAMETERS]
-            inputs = [case[n] for n in (*PARAMETERS, "x", "h_0", "c_0")]
-            tape = plan.forward(1, *inputs, y, h_n, c_n, True, 1)
+            inputs = [case[n] for n in (*PARAMETERS, "x", "h_0", "c_0", "lengths", "resets")]
+            tape = plan.forward(1, *inputs, y, h_n, c_n, True, 0, 1)
             given = [case[n] for n in ("h_0", "dy", "dh_n", "dc_n")]
             tape.backward(case["x"], y, *given, dx, dh_0, dc_0, *gradients, 1)
         want = run(case)
@@ -253,8 +257,8 @@ class TestPlan:
         y, h_n, c_n = (np.empty(s, np.float32) for s in ((3, 4, 9), (4, 9), (4, 9)))
         for name in _core.supported_targets():
             with targets.use(name):
-                inputs = [case[n] for n in (*PARAMETERS, "x", "h_0", "c_0")]
-                tape = plan.forward(10, *inputs, y, h_n, c_n, True, 1)
+                inputs = [case[n] for n in (*PARAMETERS, "x", "h_0", "c_0", "lengths", "resets")]
+                tape = plan.forward(10, *inputs, y, h_n, c_n, True, 0, 1)
                 want = run(case)
             for between in _core.supported_targets():
                 with targets.use(between):
@@ -271,8 +275,8 @@ class TestPlan:
     def test_a_tape_serves_once(self, target, rng):
         case = make_case(rng, 3, 4, 5, 9)
         y, h_n, c_n = (np.empty(s, np.float32) for s in ((3, 4, 9), (4, 9), (4, 9)))
-        inputs = [case[n] for n in (*PARAMETERS, "x", "h_0", "c_0")]
-        tape = _core.LstmPlan(5, 9).forward(1, *inputs, y, h_n, c_n, True, 1)
+        inputs = [case[n] for n in (*PARAMETERS, "x", "h_0", "c_0", "lengths", "resets")]
+        tape = _core.LstmPlan(5, 9).forward(1, *inputs, y, h_n, c_n, True, 0, 1)
         gradients = [np.zeros_like(case[n]) for n in PARAMETERS]
         tape.backward(case["x"], y, case["h_0"], case["dy"], None, None, None, None, None, *gradients, 1)
         before = [g.copy() for g in gradients]

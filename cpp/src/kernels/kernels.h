@@ -9,6 +9,7 @@
 //   floats, possibly negative; its last axis is contiguous.
 // Pointer rules
 //   Inputs are never written. Outputs may not overlap inputs or each other. "or null" marks what may be absent.
+//   What lies beyond a row's length is never read.
 //   The caller allocates everything; sizes come from the table's *_size functions, in floats. Buffers whose size comes
 //   from there are 64-byte aligned; nothing else needs any alignment.
 //   Kernels allocate nothing, throw nothing and keep no state.
@@ -51,15 +52,28 @@ struct RecurrentGradients {
 
 struct RecurrentSizes {
   Index T, B, I, H;
+  Index rows;  // of all steps together: T * B, or the sum of the lengths
+};
+
+// Which rows are computed at which step. Positions are rows in descending order of length, so that those alive at a
+// step are the first ones. A row of the tape is numbered first[t] + position.
+struct Schedule {
+  const Index* order;           // [B] position -> row of x, y and the states
+  const Index* length;          // [B] by position, descending, at most T
+  const Index* alive;           // [T+1] positions alive at step t; 0 at T
+  const Index* first;           // [T+1] the sum of alive before step t
+  const unsigned char* resets;  // [T,B] or null: where not 0, h and c are zero before the step
+  Index reset_step, reset_row;  // its strides, by row (not position)
 };
 
 struct RecurrentForward {
   RecurrentSizes size;
+  Schedule schedule;
   const float* packed;  // from pack_forward
   ConstView3 x;         // [T,B,I]
   const float* h_0;     // [B,H] or null: zeros
   const float* c_0;     // [B,H] or null: zeros
-  View3 y;              // [T,B,H]
+  View3 y;              // [T,B,H]; zero beyond a row's length
   float* h_n;           // [B,H]
   float* c_n;           // [B,H]
   float* tape;          // tape_size floats, written for backward; null for inference
@@ -69,6 +83,7 @@ struct RecurrentForward {
 
 struct RecurrentBackward {
   RecurrentSizes size;
+  Schedule schedule;    // as given to forward
   const float* packed;  // from pack_backward, of the weights that forward used
   ConstView3 x;         // as given to forward
   ConstView3 y;         // as forward wrote it
@@ -76,7 +91,7 @@ struct RecurrentBackward {
   ConstView3 dy;        // [T,B,H]; data null: zeros
   const float* dh_n;    // [B,H] or null: zeros
   const float* dc_n;    // [B,H] or null: zeros
-  View3 dx;             // [T,B,I]; data null: not wanted
+  View3 dx;             // [T,B,I]; data null: not wanted; zero beyond a row's length
   float* dh_0;          // [B,H] or null: not wanted
   float* dc_0;          // [B,H] or null: not wanted
   RecurrentGradients gradients;
@@ -89,8 +104,8 @@ struct CellKernels {
   Index (*pack_forward_size)(Index I, Index H);
   Index (*pack_backward_size)(Index I, Index H);
   Index (*tape_size)(const RecurrentSizes&);
-  Index (*forward_work_size)(const RecurrentSizes&);
-  Index (*backward_work_size)(const RecurrentSizes&);
+  Index (*forward_work_size)(const RecurrentSizes&, int threads);
+  Index (*backward_work_size)(const RecurrentSizes&, int threads);
   void (*pack_forward)(const RecurrentWeights&, Index I, Index H, float* packed);
   void (*pack_backward)(const RecurrentWeights&, Index I, Index H, float* packed);
   void (*forward)(const RecurrentForward&);
@@ -148,10 +163,10 @@ struct AdamStep {
   Index n;
   float beta1, beta2, eps;
   float rest1, rest2;  // 1 - beta1, 1 - beta2, rounded once
-  float step_size;  // lr / (1 - beta1^step)
-  float root_bias;  // sqrt(1 - beta2^step)
-  float l2;         // added to the gradient, times the parameter
-  float shrink;     // the parameter is multiplied by this first (AdamW: 1 - lr * decay)
+  float step_size;     // lr / (1 - beta1^step)
+  float root_bias;     // sqrt(1 - beta2^step)
+  float l2;            // added to the gradient, times the parameter
+  float shrink;        // the parameter is multiplied by this first (AdamW: 1 - lr * decay)
   float grad_scale;
 };
 

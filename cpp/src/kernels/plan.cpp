@@ -1,5 +1,6 @@
 #include "plan.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -19,6 +20,26 @@ void check_size(const char* name, Index size) {
 }
 
 const CellKernels& kernels_of(const TargetKernels& target, Cell cell) { return target.cells[static_cast<int>(cell)]; }
+
+// Runs the kernel over the steps [begin, begin + rows' T) of a call, from c_0 and h_0 as given.
+void run_forward(const CellKernels& kernels, const Packed& packed, BufferPool& pool, const RecurrentSizes& size,
+                 const Schedule& schedule, const RecurrentCall& call, float* tape) {
+  RecurrentForward args{};
+  args.size = size;
+  args.schedule = schedule;
+  args.packed = packed.buffer.data();
+  args.x = call.x;
+  args.h_0 = call.h_0;
+  args.c_0 = call.c_0;
+  args.y = call.y;
+  args.h_n = call.h_n;
+  args.c_n = call.c_n;
+  args.tape = tape;
+  args.threads = call.threads;
+  const Buffer work = pool.acquire(kernels.forward_work_size(size, call.threads));
+  args.work = work.data();
+  kernels.forward(args);
+}
 
 }  // namespace
 
@@ -41,48 +62,124 @@ RecurrentPlan::RecurrentPlan(Cell cell, Index input_size, Index hidden_size)
 }
 
 std::unique_ptr<RecurrentTape> RecurrentPlan::forward(std::int64_t version, const RecurrentWeights& weights,
-                                                      RecurrentForward args, bool training) {
+                                                      const RecurrentCall& call, bool training) {
   const TargetKernels& target = active_target();
   const CellKernels& kernels = kernels_of(target, cell_);
-  args.size.I = I_;
-  args.size.H = H_;
+  Rows rows(call.T, call.B, call.lengths, call.resets, call.reset_step, call.reset_row);
+  const RecurrentSizes size{call.T, call.B, I_, H_, rows.count()};
   const auto packed = forward_.get(target, version, kernels.pack_forward_size(I_, H_), *pool_,
                                    [&](float* out) { kernels.pack_forward(weights, I_, H_, out); });
-  std::unique_ptr<RecurrentTape> tape;
-  if (training) {
-    tape =
-        std::make_unique<RecurrentTape>(cell_, args.size,
-                                        backward_.get(target, version, kernels.pack_backward_size(I_, H_), *pool_,
-                                                      [&](float* out) { kernels.pack_backward(weights, I_, H_, out); }),
-                                        pool_);
+  if (!training) {
+    run_forward(kernels, *packed, *pool_, size, rows.schedule(), call, nullptr);
+    return nullptr;
   }
-  const Buffer work = pool_->acquire(kernels.forward_work_size(args.size));
-  args.packed = packed->buffer.data();
-  args.tape = tape ? tape->data() : nullptr;
-  args.work = work.data();
-  kernels.forward(args);
+  std::unique_ptr<RecurrentTape> tape(new RecurrentTape(cell_, size, std::move(rows)));
+  tape->packed_backward_ = backward_.get(target, version, kernels.pack_backward_size(I_, H_), *pool_,
+                                         [&](float* out) { kernels.pack_backward(weights, I_, H_, out); });
+  tape->pool_ = pool_;
+  const Index k = call.checkpoint_steps;
+  if (k == 0 || k >= call.T) {
+    tape->buffer_ = pool_->acquire(kernels.tape_size(size));
+    run_forward(kernels, *packed, *pool_, size, tape->rows_.schedule(), call, tape->buffer_.data());
+    return tape;
+  }
+  tape->checkpoint_steps_ = k;
+  tape->packed_forward_ = packed;
+  const Index state = call.B * H_, pieces = (call.T + k - 1) / k;
+  tape->buffer_ = pool_->acquire(pieces * state);
+  const Buffer h = pool_->acquire(state);
+  RecurrentCall piece = call;
+  for (Index begin = 0, n = 0; begin < call.T; begin += k, ++n) {
+    const Index end = std::min(begin + k, call.T);
+    // c before the piece: the one given, or where the piece before has left it
+    float* c = tape->buffer_.data() + n * state;
+    if (n == 0) {
+      if (call.c_0 != nullptr)
+        std::copy_n(call.c_0, state, c);
+      else
+        std::fill_n(c, state, 0.0f);
+    }
+    const Rows part = tape->rows_.piece(begin, end);
+    piece.x.data = call.x.data + begin * call.x.step;
+    piece.y.data = call.y.data + begin * call.y.step;
+    piece.h_0 = n == 0 ? call.h_0 : h.data();
+    piece.c_0 = c;
+    piece.h_n = end == call.T ? call.h_n : h.data();
+    piece.c_n = end == call.T ? call.c_n : c + state;
+    run_forward(kernels, *packed, *pool_, {end - begin, call.B, I_, H_, part.count()}, part.schedule(), piece, nullptr);
+  }
   return tape;
 }
 
-RecurrentTape::RecurrentTape(Cell cell, RecurrentSizes size, std::shared_ptr<const Packed> packed,
-                             std::shared_ptr<BufferPool> pool)
-    : cell_(cell),
-      size_(size),
-      packed_(std::move(packed)),
-      pool_(std::move(pool)),
-      buffer_(pool_->acquire(kernels_of(*packed_->target, cell_).tape_size(size_))) {}
+RecurrentTape::RecurrentTape(Cell cell, RecurrentSizes size, Rows rows)
+    : cell_(cell), size_(size), rows_(std::move(rows)) {}
 
 void RecurrentTape::backward(RecurrentBackward args) {
-  if (!packed_) throw std::logic_error("backward: was already called for this forward");
-  const std::shared_ptr<const Packed> packed = std::exchange(packed_, nullptr);
-  const Buffer tape = std::move(buffer_);
-  const CellKernels& kernels = kernels_of(*packed->target, cell_);
-  const Buffer work = pool_->acquire(kernels.backward_work_size(size_));
-  args.size = size_;
-  args.packed = packed->buffer.data();
-  args.tape = tape.data();
-  args.work = work.data();
-  kernels.backward(args);
+  if (!packed_backward_) throw std::logic_error("backward: was already called for this forward");
+  if (checkpoint_steps_ > 0) {
+    backward_in_pieces(args);
+  } else {
+    const CellKernels& kernels = kernels_of(*packed_backward_->target, cell_);
+    const Buffer work = pool_->acquire(kernels.backward_work_size(size_, args.threads));
+    args.size = size_;
+    args.schedule = rows_.schedule();
+    args.packed = packed_backward_->buffer.data();
+    args.tape = buffer_.data();
+    args.work = work.data();
+    kernels.backward(args);
+  }
+  packed_backward_ = packed_forward_ = nullptr;
+  buffer_ = Buffer();
+}
+
+// For each piece from the last: the forward pass once more, now with its gates, then backward through it.
+void RecurrentTape::backward_in_pieces(const RecurrentBackward& args) const {
+  const CellKernels& kernels = kernels_of(*packed_backward_->target, cell_);
+  const auto [T, B, I, H, count] = size_;
+  const Index k = checkpoint_steps_, state = B * H;
+  const Buffer scratch = pool_->acquire(7 * state + k * state);
+  float* h_0 = scratch.data();
+  RecurrentCall again{};
+  again.B = B;
+  again.h_n = h_0 + state;
+  again.c_n = h_0 + 2 * state;
+  again.y = {h_0 + 7 * state, state, H};
+  again.threads = args.threads;
+  RecurrentBackward piece = args;
+  piece.packed = packed_backward_->buffer.data();
+  for (Index begin = (T - 1) / k * k, turn = 0; begin >= 0; begin -= k, turn ^= 1) {
+    const Index end = std::min(begin + k, T);
+    const Rows rows = rows_.piece(begin, end);
+    const RecurrentSizes size{end - begin, B, I, H, rows.count()};
+    again.x = {args.x.data + begin * args.x.step, args.x.step, args.x.row};
+    again.h_0 = args.h_0;
+    if (begin > 0) {
+      for (Index b = 0; b < B; ++b)
+        std::copy_n(args.y.data + (begin - 1) * args.y.step + b * args.y.row, H, h_0 + b * H);
+      again.h_0 = h_0;
+    }
+    again.c_0 = buffer_.data() + begin / k * state;
+    const Buffer tape = pool_->acquire(kernels.tape_size(size));
+    run_forward(kernels, *packed_forward_, *pool_, size, rows.schedule(), again, tape.data());
+
+    const Buffer work = pool_->acquire(kernels.backward_work_size(size, args.threads));
+    piece.size = size;
+    piece.schedule = rows.schedule();
+    piece.x = again.x;
+    piece.y.data = args.y.data + begin * args.y.step;
+    piece.h_0 = again.h_0;
+    if (args.dy.data != nullptr) piece.dy.data = args.dy.data + begin * args.dy.step;
+    if (args.dx.data != nullptr) piece.dx.data = args.dx.data + begin * args.dx.step;
+    // the state's gradient goes from piece to piece through two buffers in turn
+    float* carry = h_0 + (3 + 2 * turn) * state;
+    piece.dh_0 = begin > 0 ? carry : args.dh_0;
+    piece.dc_0 = begin > 0 ? carry + state : args.dc_0;
+    piece.tape = tape.data();
+    piece.work = work.data();
+    kernels.backward(piece);
+    piece.dh_n = carry;
+    piece.dc_n = carry + state;
+  }
 }
 
 LinearPlan::LinearPlan(Index in, Index out) : in_(in), out_(out) {

@@ -7,9 +7,11 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "buffers.h"
 #include "kernels.h"
+#include "rows.h"
 
 namespace lstmx {
 
@@ -31,23 +33,42 @@ class PackedCache {
   std::shared_ptr<const Packed> latest_;
 };
 
+// What one call of forward reads and writes, beside the weights.
+struct RecurrentCall {
+  Index T, B;
+  ConstView3 x;
+  const float *h_0, *c_0;       // [B,H] or null
+  const std::int64_t* lengths;  // [B] or null
+  const unsigned char* resets;  // [T,B] or null
+  Index reset_step, reset_row;
+  View3 y;
+  float *h_n, *c_n;
+  // Training: 0 keeps every gate; otherwise the states every so many steps, from which backward makes the gates again.
+  Index checkpoint_steps;
+  int threads;
+};
+
 class RecurrentTape {
  public:
-  RecurrentTape(Cell cell, RecurrentSizes size, std::shared_ptr<const Packed> packed, std::shared_ptr<BufferPool> pool);
-
   const RecurrentSizes& size() const { return size_; }
-  float* data() const { return buffer_.data(); }
 
-  // Completes `args` (size, packed, tape, work) and runs. Once only: the gates are overwritten by their gradients, and
-  // a second call throws std::logic_error.
+  // Completes `args` (size, schedule, packed, tape, work) and runs. Once only: the gates are overwritten by their
+  // gradients, and a second call throws std::logic_error.
   void backward(RecurrentBackward args);
 
  private:
+  friend class RecurrentPlan;
+  RecurrentTape(Cell cell, RecurrentSizes size, Rows rows);
+
+  void backward_in_pieces(const RecurrentBackward& args) const;
+
   Cell cell_;
   RecurrentSizes size_;
-  std::shared_ptr<const Packed> packed_;
+  Rows rows_;
+  std::shared_ptr<const Packed> packed_forward_, packed_backward_;
   std::shared_ptr<BufferPool> pool_;
-  Buffer buffer_;
+  Index checkpoint_steps_ = 0;
+  Buffer buffer_;  // the kernels' tape; with checkpoints, c before each piece, [pieces][B,H]
 };
 
 class RecurrentPlan {
@@ -58,9 +79,9 @@ class RecurrentPlan {
   Index input_size() const { return I_; }
   Index hidden_size() const { return H_; }
 
-  // Completes `args` (size's I and H, packed, tape, work) and runs; the tape is null for inference.
-  std::unique_ptr<RecurrentTape> forward(std::int64_t version, const RecurrentWeights& weights, RecurrentForward args,
-                                         bool training);
+  // The tape is null for inference.
+  std::unique_ptr<RecurrentTape> forward(std::int64_t version, const RecurrentWeights& weights,
+                                         const RecurrentCall& call, bool training);
 
  private:
   Cell cell_;

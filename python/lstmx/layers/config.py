@@ -20,15 +20,16 @@ from lstmx.layers.module import Module
 from lstmx.layers.sequential import Sequential
 
 _LEAVES: dict[str, Any] = {layer.__name__: layer for layer in (LSTM, Linear, Dropout, LastStep)}
-_RANDOM = (LSTM, Linear, Dropout)
 
 
-def from_config(config: Mapping[str, Any], *, rng: Any = None) -> Module:
-    """Build the layer that `config()` described, with fresh initial values.
+def from_config(config: Mapping[str, Any], *, rng: Any = None, initial_values: bool = True) -> Module:
+    """Build the layer that `config()` described.
 
     Args:
         config: A mapping as `Module.config` returns it, also after a trip through JSON.
         rng: Seed or generator of the initial values and of dropout: `np.random.default_rng(rng)`.
+        initial_values: Whether parameters are drawn as by the constructor. Otherwise they are zeros that cost
+            no memory before something else is written.
 
     Raises:
         ValueError: An unknown type, an unknown or missing argument, or one that the layer refuses.
@@ -45,7 +46,7 @@ def from_config(config: Mapping[str, Any], *, rng: Any = None) -> Module:
     """
     generator = np.random.default_rng(rng)
     try:
-        return _build(config, "config", generator)
+        return _build(config, "config", generator, initial_values)
     except RecursionError:
         raise ValueError("config: nested too deeply") from None
 
@@ -68,18 +69,22 @@ def parameter_shapes(config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
         raise ValueError("config: nested too deeply") from None
 
 
-def _build(config: Any, name: str, rng: np.random.Generator) -> Module:
+def _build(config: Any, name: str, rng: np.random.Generator, initial_values: bool) -> Module:
     layer_type, arguments = _parse(config, name)
     try:
         if layer_type is Sequential:
             layers = [
-                _build(item, f"{name}['layers'][{i}]", rng) for i, item in enumerate(arguments["layers"])
+                _build(item, f"{name}['layers'][{i}]", rng, initial_values)
+                for i, item in enumerate(arguments["layers"])
             ]
             return Sequential(*layers)
-        layer: Module = layer_type(**arguments, rng=rng) if layer_type in _RANDOM else layer_type(**arguments)
-        return layer
+        leaf = layer_type.__new__(layer_type)
+        leaf._configure(**arguments)
+        leaf._create(rng, initial_values=initial_values)
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from None
+    layer: Module = leaf
+    return layer
 
 
 def _shapes(config: Any, name: str, prefix: str) -> Iterator[tuple[str, Shape]]:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from lstmx._checks import FloatArray, check_float
+from lstmx._inputs import Spans, as_float32
 from lstmx.layers.arena import Shape
-from lstmx.layers.module import Backward, Module, as_float32
+from lstmx.layers.module import Backward, Module
 
 
 def draw_mask(shape: Shape, p: float, rng: np.random.Generator) -> FloatArray:
@@ -52,10 +53,11 @@ class Dropout(Module):
         True
     """
 
+    _rng: np.random.Generator
+
     def __init__(self, p: float = 0.5, *, rng: Any = None) -> None:
         self._configure(p)
-        self._rng = np.random.default_rng(rng)
-        self._allocate()
+        self._create(rng)
 
     def _configure(self, p: Any = 0.5) -> None:
         self.p = check_float("p", p, minimum=0.0, maximum=1.0)
@@ -64,17 +66,17 @@ class Dropout(Module):
         """Return the constructor's arguments, with the class under "type"."""
         return {"type": "Dropout", "p": self.p}
 
-    def rngs(self) -> list[np.random.Generator]:
-        """Return the generator of the masks."""
-        return [self._rng]
+    @property
+    def _draws(self) -> bool:
+        return True
 
     def _output_shape(self, name: str, shape: Shape) -> Shape:
         return shape
 
-    def _infer(self, x: FloatArray, state: None) -> tuple[FloatArray, None]:
+    def _infer(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None]:
         return x, None
 
-    def _train(self, x: FloatArray, state: None) -> tuple[FloatArray, None, Backward]:
+    def _train(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None, Backward]:
         mask = draw_mask(x.shape, self.p, self._rng)
         return np.asarray(x * mask), None, _DropoutBackward(mask)
 

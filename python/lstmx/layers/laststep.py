@@ -8,19 +8,24 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lstmx._checks import FloatArray
+from lstmx._inputs import FLOAT32, Lengths, Spans, as_float32
 from lstmx.layers.arena import Shape
-from lstmx.layers.module import Backward, Module, as_float32
+from lstmx.layers.module import Backward, Module
 
 
 class LastStep(Module):
     """`y = x[:, -1]`: `[B, T, F]` to `[B, F]`.
 
-    Call: `y, None = layer(x)`; y is a view of x.
+    Call: `y, None = layer(x, *, lengths=None)`; y is a view of x. With `lengths`, integers `[B]` from 0 to T
+    as `LSTM` takes them, y holds each row's own last step, `x[b, lengths[b] - 1]`, or 0 for a row without
+    steps. `resets` are taken, too, and change nothing here.
 
     Raises:
-        ValueError: x has no axis of time or no time step.
+        TypeError: `lengths` are not integers or `resets` not bool.
+        ValueError: x has no axis of time or no time step, or `lengths` or `resets` do not fit it.
 
     Example:
         >>> import lstmx, numpy as np
@@ -32,7 +37,7 @@ class LastStep(Module):
 
     def __init__(self) -> None:
         self._configure()
-        self._allocate()
+        self._create(None)
 
     def _configure(self) -> None:
         """There is nothing to configure; `from_config` calls it with the constructor's arguments."""
@@ -46,19 +51,32 @@ class LastStep(Module):
             raise ValueError(f"{name}: expected shape (B, T, F) with T at least 1, got {shape}")
         return (shape[0], shape[2])
 
-    def _infer(self, x: FloatArray, state: None) -> tuple[FloatArray, None]:
-        return x[:, -1], None
+    def _infer(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None]:
+        if spans is None or spans.lengths is None:
+            return x[:, -1], None
+        rows, last = _last_steps(spans.lengths)
+        y = np.zeros((x.shape[0], x.shape[2]), FLOAT32)
+        y[rows] = x[rows, last]
+        return y, None
 
-    def _train(self, x: FloatArray, state: None) -> tuple[FloatArray, None, Backward]:
-        return x[:, -1], None, _LastStepBackward(x.shape)
+    def _train(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None, Backward]:
+        y, _ = self._infer(x, state, spans)
+        return y, None, _LastStepBackward(x.shape, None if spans is None else spans.lengths)
+
+
+def _last_steps(lengths: Lengths) -> tuple[NDArray[np.intp], Lengths]:
+    """The rows that have steps, and the last step of each."""
+    (rows,) = np.nonzero(lengths)
+    return rows, lengths[rows] - 1
 
 
 class _LastStepBackward(Backward):
-    __slots__ = ("_shape",)
+    __slots__ = ("_lengths", "_shape")
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, lengths: Lengths | None) -> None:
         super().__init__()
         self._shape = shape
+        self._lengths = lengths
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
         return as_float32(name, dy, (self._shape[0], self._shape[2]))
@@ -69,6 +87,11 @@ class _LastStepBackward(Backward):
         self._take()
         if not need_dx:
             return None, None
-        dx = np.zeros(self._shape, np.float32)
-        dx[:, -1] = dy
+        assert dy is not None
+        dx = np.zeros(self._shape, FLOAT32)
+        if self._lengths is None:
+            dx[:, -1] = dy
+        else:
+            rows, last = _last_steps(self._lengths)
+            dx[rows, last] = dy[rows]
         return dx, None

@@ -13,9 +13,10 @@ import numpy as np
 
 from lstmx import _core
 from lstmx._checks import FloatArray, check_bool, check_choice, check_float, check_int
+from lstmx._inputs import Spans, as_float32
 from lstmx.layers.arena import Arena, Parameter, Shape
 from lstmx.layers.initial import fill_glorot, fill_normal, fill_uniform
-from lstmx.layers.module import Backward, Module, as_float32
+from lstmx.layers.module import Backward, Module
 
 
 class Linear(Module):
@@ -64,9 +65,7 @@ class Linear(Module):
         rng: Any = None,
     ) -> None:
         self._configure(in_features, out_features, bias, init=init, bias_init=bias_init)
-        rng = np.random.default_rng(rng)
-        self._allocate()
-        self._initialise(rng)
+        self._create(rng)
 
     def _configure(
         self,
@@ -136,11 +135,11 @@ class Linear(Module):
             raise ValueError(f"{name}: expected shape (..., {self.input_size}), got {shape}")
         return (*shape[:-1], self.output_size)
 
-    def _infer(self, x: FloatArray, state: None) -> tuple[FloatArray, None]:
+    def _infer(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None]:
         y, _, _ = self._compute(x, False)
         return y, None
 
-    def _train(self, x: FloatArray, state: None) -> tuple[FloatArray, None, Backward]:
+    def _train(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None, Backward]:
         y, rows, tape = self._compute(x, True)
         return y, None, _LinearBackward(self, x.shape, rows, tape)
 

@@ -2,7 +2,7 @@
 
 All arithmetic of the recurrence is `_core.LstmPlan`'s, one call a layer and direction. Here are the
 arguments, the initial values, the arrays for the results, and the order of the calls. Batch-first data is
-read and written through strides, without a copy. Variable lengths are not here.
+read and written through strides, without a copy. How directions run is in `direction.py`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ import numpy as np
 
 from lstmx import _core
 from lstmx._checks import FloatArray, check_bool, check_choice, check_float, check_int
+from lstmx._inputs import FLOAT32, Spans, as_dense, as_float32, check_checkpoint_steps
 from lstmx.layers.arena import Arena, Parameter, Shape
+from lstmx.layers.direction import Direction, directions
 from lstmx.layers.dropout import draw_mask
 from lstmx.layers.initial import fill_glorot, fill_uniform
-from lstmx.layers.module import FLOAT32, Backward, Module, as_float32
+from lstmx.layers.module import Backward, Module
 
 State: TypeAlias = tuple[FloatArray, FloatArray]
+
+_NONE = (None, None)
 
 
 class _Cell(NamedTuple):
@@ -74,16 +78,34 @@ class LSTM(Module):
             (fan_in + 4H)): the four gates count as one matrix of fan_out 4H, as in Keras's `kernel` (fan_in
             I) and `torch.nn.init.xavier_uniform_`. TensorFlow's `BasicLSTMCell` joins both matrices (fan_in I
             + H).
+        checkpoint_steps: None, or the number of steps between saved cell states in training: forward then
+            keeps y and every that-many-th cell state instead of all gates (5H numbers a step and row), and
+            backward computes the gates again, a stretch at a time, which takes about another forward pass.
+            All results are the same bits but for gradients of parameters, which sum stretch by stretch. For
+            long sequences; the square root of T is a good number.
         rng: Seed or generator of the initial values and of dropout: `np.random.default_rng(rng)`.
 
     Parameters of layer k: `weight_ih_lk [4H, I or D*H]`, `weight_hh_lk [4H, H]`, `bias_ih_lk [4H]`,
     `bias_hh_lk [4H]`; with the suffix `_reverse` those of the backward direction.
 
-    Call: `y, (h_n, c_n) = lstm(x, state=None)`, with x `[T, B, I]` (`[B, T, I]` if batch_first) or one
-    unbatched sequence `[T, I]`; state a pair (h_0, c_0), each `[L*D, B, H]` (unbatched `[L*D, H]`), None for
-    zeros; y `[T, B, D*H]` accordingly, and the final states in the shape of the initial ones. `y, (h_n, c_n),
-    backward = lstm.forward(x, state)` trains; its y is read-only because backward reads it again. In
-    `backward(dy, (dh_n, dc_n))`, each of the three may be None for zeros.
+    Call: `y, (h_n, c_n) = lstm(x, state=None, *, lengths=None, resets=None)`, with x `[T, B, I]` (`[B, T, I]`
+    if batch_first) or one unbatched sequence `[T, I]`; state a pair (h_0, c_0), each `[L*D, B, H]` (unbatched
+    `[L*D, H]`), None for zeros; y `[T, B, D*H]` accordingly, and the final states in the shape of the initial
+    ones. `y, (h_n, c_n), backward = lstm.forward(x, state, *, lengths=None, resets=None)` trains; its y is
+    read-only because backward reads it again. In `backward(dy, (dh_n, dc_n))`, each of the three may be None
+    for zeros.
+
+    Rows of different lengths: `lengths`, integers `[B]` in any order, from 0 to T. Row b has the steps
+    t < lengths[b]. Beyond them x and dy are never read (NaN there changes nothing), and y and dx are 0; the
+    row's final state is the one after its last step, its initial state where it has none. The reverse
+    direction starts at each row's own last step, as over PyTorch's packed sequences. Of an unbatched x,
+    lengths is a single integer.
+
+    Pieces within a row (episodes, packed samples): `resets`, bool of the shape of x without its last axis,
+    True where a new piece begins: h and c are set to zero before that step, in every layer, as if the pieces
+    were sequences of their own, and no gradient passes between them. At the first step it discards the
+    initial state. The reverse direction runs over each piece from its end: its state is zero before the last
+    step of every piece but the row's last one, which begins with the initial state.
 
     Source: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Gers et al. 2000 (forget gate);
     https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html.
@@ -102,6 +124,9 @@ class LSTM(Module):
         >>> dx, (dh_0, dc_0) = backward(np.ones_like(y))
         >>> dx.shape, dh_0.shape, lstm.grads["weight_hh_l1"].shape
         ((4, 20, 3), (2, 4, 8), (32, 8))
+        >>> y, _ = lstm(x, lengths=[20, 3, 0, 7])
+        >>> bool(y[1, 2].any()), bool(y[1, 3:].any())
+        (True, False)
     """
 
     _TRANSIENT = Module._TRANSIENT | {"_layers"}
@@ -122,6 +147,7 @@ class LSTM(Module):
         *,
         forget_bias: float = 0.0,
         init: str = "pytorch",
+        checkpoint_steps: int | None = None,
         rng: Any = None,
     ) -> None:
         self._configure(
@@ -134,16 +160,14 @@ class LSTM(Module):
             bidirectional,
             forget_bias=forget_bias,
             init=init,
+            checkpoint_steps=checkpoint_steps,
         )
-        rng = np.random.default_rng(rng)
         if self.dropout and self.num_layers == 1:
             warnings.warn(
                 f"dropout: {self.dropout} has no effect with num_layers=1, as it acts between layers",
                 stacklevel=2,
             )
-        self._rng = rng if self._drops else None
-        self._allocate()
-        self._initialise(rng)
+        self._create(rng)
 
     def _configure(
         self,
@@ -157,6 +181,7 @@ class LSTM(Module):
         *,
         forget_bias: Any = 0.0,
         init: Any = "pytorch",
+        checkpoint_steps: Any = None,
     ) -> None:
         self.input_size = check_int("input_size", input_size, minimum=1)
         self.hidden_size = check_int("hidden_size", hidden_size, minimum=1)
@@ -169,12 +194,13 @@ class LSTM(Module):
         if self.forget_bias and not self.bias:
             raise ValueError(f"forget_bias: expected 0 with bias=False, got {forget_bias!r}")
         self.init = check_choice("init", init, ("pytorch", "glorot"))
+        self.checkpoint_steps = check_checkpoint_steps(checkpoint_steps)
         self._directions = 2 if self.bidirectional else 1
         self._num_cells = self.num_layers * self._directions
         self.output_size = self._directions * self.hidden_size
 
     @property
-    def _drops(self) -> bool:
+    def _draws(self) -> bool:
         return self.dropout > 0 and self.num_layers > 1
 
     def config(self) -> dict[str, Any]:
@@ -190,11 +216,8 @@ class LSTM(Module):
             "bidirectional": self.bidirectional,
             "forget_bias": self.forget_bias,
             "init": self.init,
+            "checkpoint_steps": self.checkpoint_steps,
         }
-
-    def rngs(self) -> list[np.random.Generator]:
-        """Return the generator of dropout between layers, if there is any."""
-        return [] if self._rng is None else [self._rng]
 
     # --- parameters -----------------------------------------------------------------------------------------
 
@@ -271,72 +294,76 @@ class LSTM(Module):
 
     # --- the two passes -------------------------------------------------------------------------------------
 
-    def _infer(self, x: FloatArray, state: State | None) -> tuple[FloatArray, State]:
-        y, final, _ = self._compute(x, state, False)
+    def _infer(self, x: FloatArray, state: State | None, spans: Spans | None) -> tuple[FloatArray, State]:
+        y, final, _ = self._compute(x, state, spans, False)
         return y, final
 
-    def _train(self, x: FloatArray, state: State | None) -> tuple[FloatArray, State, Backward]:
-        y, final, steps = self._compute(x, state, True)
+    def _train(
+        self, x: FloatArray, state: State | None, spans: Spans | None
+    ) -> tuple[FloatArray, State, Backward]:
+        y, final, steps = self._compute(x, state, spans, True)
         y.flags.writeable = False
-        return y, final, _LSTMBackward(self, x.shape, state, steps)
+        return y, final, _LSTMBackward(self, x.shape, state, spans, steps)
 
     def _compute(
-        self, x: FloatArray, state: State | None, training: bool
+        self, x: FloatArray, state: State | None, spans: Spans | None, training: bool
     ) -> tuple[FloatArray, State, list[_Step]]:
         """Run all layers; the steps are empty where not training."""
         y = np.empty((*x.shape[:-1], self.output_size), FLOAT32)
         final_shape = self._state_shape(x.shape)
-        h_n, c_n = np.empty(final_shape, FLOAT32), np.empty(final_shape, FLOAT32)
-        if x.ndim == 3:
-            h_0, c_0, h_out, c_out = (*state, h_n, c_n) if state else (None, None, h_n, c_n)
-        else:
-            rows = (self._num_cells, 1, self.hidden_size)
-            h_0, c_0 = (state[0].reshape(rows), state[1].reshape(rows)) if state else (None, None)
-            h_out, c_out = h_n.reshape(rows), c_n.reshape(rows)
-        version, threads = self._arena.version, _core.get_num_threads()
+        final = np.empty(final_shape, FLOAT32), np.empty(final_shape, FLOAT32)
+        h_0, c_0, h_n, c_n = self._batched(x.shape, *(state or _NONE), *final)
+        version, threads, saved = self._arena.version, _core.get_num_threads(), self.checkpoint_steps or 0
         steps: list[_Step] = []
         inputs, y_last = self._time_major(x), self._time_major(y)
+        ways = directions(self._directions, inputs.shape[0], spans)
         last, k, h, c, mask = self.num_layers - 1, 0, None, None, None
         for index, cells in enumerate(self._layers):
             outputs = y_last if index == last else np.empty(y_last.shape, FLOAT32)
             tapes: list[Any] = []
-            for (plan, weights, _), source, target in zip(
-                cells, self._as_read(inputs), self._as_written(outputs), strict=True
-            ):
-                if h_0 is not None and c_0 is not None:
+            for (plan, weights, _), way, part in zip(cells, ways, self._parts(outputs), strict=True):
+                if h_0 is not None:
                     h, c = h_0[k], c_0[k]
+                source, room = (inputs, part) if way.order is None else (way.read(inputs), way.room(part))
+                lengths, resets, _ = way
                 tapes.append(
                     plan.forward(
-                        version, *weights, source, h, c, target, h_out[k], c_out[k], training, threads
+                        *(version, *weights, source, h, c, lengths, resets),
+                        *(room, h_n[k], c_n[k], training, saved, threads),
                     )
                 )
+                if room is not part:
+                    way.deliver(room, part)
                 k += 1
             if training:
                 rng = self._rng if index < last else None
                 mask = None if rng is None else draw_mask(outputs.shape, self.dropout, rng)
                 steps.append(_Step(inputs, outputs, tapes, mask))
             inputs = outputs if mask is None else outputs * mask
-        return y, (h_n, c_n), steps
+        return y, final, steps
 
-    def _as_read(self, inputs: FloatArray | None) -> tuple[Any, ...]:
-        """A layer's `[T, B, *]` of inputs as each direction reads it: the second from its end."""
-        if not self.bidirectional:
-            return (inputs,)
-        return inputs, None if inputs is None else inputs[::-1]
+    def _batched(self, shape: Shape, *states: FloatArray | None) -> Any:
+        """Return `states` with an axis of rows, also those of an unbatched x, whose `shape` has none."""
+        if len(shape) == 3:
+            return states
+        rows = (self._num_cells, 1, self.hidden_size)
+        return [None if a is None else a.reshape(rows) for a in states]
 
-    def _as_written(self, outputs: FloatArray | None) -> tuple[Any, ...]:
-        """The part of a layer's `[T, B, D*H]` of outputs that each direction writes, in the order it does."""
+    def _parts(self, outputs: FloatArray | None) -> tuple[Any, ...]:
+        """The part of a layer's outputs [T,B,D*H] that is each direction's."""
         if not self.bidirectional:
             return (outputs,)
         hidden = self.hidden_size
-        return (None, None) if outputs is None else (outputs[:, :, :hidden], outputs[::-1, :, hidden:])
+        return (None, None) if outputs is None else (outputs[:, :, :hidden], outputs[:, :, hidden:])
 
 
 class _LSTMBackward(Backward):
     __slots__ = ("_layer", "_shape")
 
-    def __init__(self, layer: LSTM, shape: Shape, state: State | None, steps: list[_Step]) -> None:
-        super().__init__(state, steps)
+    def __init__(
+        self, layer: LSTM, shape: Shape, state: State | None, spans: Spans | None, steps: list[_Step]
+    ) -> None:
+        super().__init__(state, spans, steps)
         self._layer = layer
         self._shape = shape
 
@@ -360,21 +387,19 @@ class _LSTMBackward(Backward):
         need_dx: bool,
         need_dstate: bool,
     ) -> tuple[FloatArray | None, State | None]:
-        state, steps = self._take()
+        state, spans, steps = self._take()
         layer = self._layer
         state_shape = layer._state_shape(self._shape)
         dx = np.empty(self._shape, FLOAT32) if need_dx else None
         d_initial = (np.empty(state_shape, FLOAT32), np.empty(state_shape, FLOAT32)) if need_dstate else None
-        states = [*(state or (None, None)), *dstate, *(d_initial or (None, None))]
-        if len(self._shape) == 2:
-            rows = (layer._num_cells, 1, layer.hidden_size)
-            states = [None if a is None else a.reshape(rows) for a in states]
+        states = layer._batched(self._shape, *(state or _NONE), *dstate, *(d_initial or _NONE))
         d_outputs = None if dy is None else layer._time_major(dy)
         dx_first = None if dx is None else layer._time_major(dx)
+        ways = directions(layer._directions, steps[0].x.shape[0], spans)
         for index in reversed(range(layer.num_layers)):
             step = steps.pop()
             d_inputs = np.empty(step.x.shape, FLOAT32) if index else dx_first
-            self._run_layer(index, step, states, d_outputs, d_inputs)
+            self._run_layer(index, step, ways, states, d_outputs, d_inputs)
             if index and steps[-1].mask is not None:
                 d_inputs *= steps[-1].mask
             d_outputs = d_inputs
@@ -384,24 +409,22 @@ class _LSTMBackward(Backward):
         self,
         index: int,
         step: _Step,
-        states: list[FloatArray | None],
+        ways: tuple[Direction, ...],
+        states: Any,
         d_outputs: FloatArray | None,
         d_inputs: FloatArray | None,
     ) -> None:
         """Differentiate one layer, both directions; d_inputs, if wanted, becomes the sum of their shares."""
         layer, threads = self._layer, _core.get_num_threads()
-        shares = layer._as_read(d_inputs)
-        if layer.bidirectional and d_inputs is not None:
-            shares = (d_inputs, np.empty(d_inputs.shape, FLOAT32))
-        xs, ys, d_ys = layer._as_read(step.x), layer._as_written(step.y), layer._as_written(d_outputs)
-        cells = layer._layers[index]
-        for direction, (cell, tape) in enumerate(zip(cells, step.tapes, strict=True)):
-            k = index * len(cells) + direction
+        ys, d_ys = layer._parts(step.y), layer._parts(d_outputs)
+        for d, (cell, tape, way) in enumerate(zip(layer._layers[index], step.tapes, ways, strict=True)):
+            k = index * len(ways) + d
             h_0, _, dh_n, dc_n, dh_0, dc_0 = (None if a is None else a[k] for a in states)
-            x, y, dy, dx = xs[direction], ys[direction], d_ys[direction], shares[direction]
+            x, y, dy = way.read(step.x), way.read(ys[d]), way.read(d_ys[d])
+            dx = d_inputs if d == 0 or d_inputs is None else np.empty(d_inputs.shape, FLOAT32)
             tape.backward(x, y, h_0, dy, dh_n, dc_n, dx, dh_0, dc_0, *cell.d_weights, threads)
-        if layer.bidirectional and d_inputs is not None:
-            d_inputs += shares[1][::-1]
+            if d > 0 and d_inputs is not None:
+                d_inputs += way.read(dx)
 
 
 def _pair(name: str, value: Any, what: str) -> tuple[Any, Any]:
@@ -417,4 +440,4 @@ def _as_state(name: str, index: int, label: str, value: Any, shape: Shape) -> Fl
     plain = type(value) is np.ndarray and value.dtype == FLOAT32 and value.shape == shape
     if plain and value.flags.carray:
         return value  # type: ignore[no-any-return]
-    return np.ascontiguousarray(as_float32(f"{name}[{index}] ({label})", value, shape))
+    return as_dense(f"{name}[{index}] ({label})", value, shape)

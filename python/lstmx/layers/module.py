@@ -18,25 +18,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from lstmx._checks import FloatArray, check_array
+from lstmx._inputs import Spans, as_float32, check_spans
 from lstmx.layers.arena import Arena, ArrayViews, Parameter, Shape
-
-FLOAT32 = np.dtype(np.float32)
-
-
-def as_float32(name: str, value: Any, shape: Shape | None = None) -> FloatArray:
-    """Return `value` as kernels read it (float32, aligned, last axis contiguous); a copy only if need be."""
-    if type(value) is np.ndarray and value.dtype == FLOAT32:
-        if shape is not None and value.shape != shape:
-            check_array(name, value, shape=shape)
-        array = value
-    else:
-        array = np.asarray(check_array(name, value, shape=shape))
-    flags = array.flags
-    if flags.carray:  # C-contiguous, aligned (and writable: the usual case, in one question)
-        return array
-    if not flags.aligned or (array.shape[-1] > 1 and array.strides[-1] != 4):
-        return array.copy(order="C")
-    return array
 
 
 class IncompatibleKeys(NamedTuple):
@@ -112,7 +95,7 @@ class Backward(ABC):
 
 
 class Module(ABC):
-    """Base of all layers. Calling one infers, `forward` trains; both take `(x, state)`.
+    """Base of all layers. Calling one infers, `forward` trains; both take `(x, state, *, lengths, resets)`.
 
     Attributes:
         input_size: Width of the last axis of x, or None where any will do.
@@ -139,6 +122,7 @@ class Module(ABC):
 
     _TRANSIENT = frozenset({"_arena", "_params", "_grads", "_owner"})
 
+    _rng: np.random.Generator | None = None
     _arena: Arena
     _params: Mapping[str, FloatArray]
     _grads: ArrayViews
@@ -146,19 +130,30 @@ class Module(ABC):
 
     # --- calls ----------------------------------------------------------------------------------------------
 
-    def __call__(self, x: Any, state: Any = None) -> tuple[FloatArray, Any]:
-        """Return `(y, state)`: inference, without dropout; state is None where a layer keeps none."""
-        x = self._check_x("x", x)
-        return self._infer(x, self._check_state("state", state, x.shape))
+    def __call__(
+        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
+    ) -> tuple[FloatArray, Any]:
+        """Return `(y, state)`: inference, without dropout; state is None where a layer keeps none.
 
-    def forward(self, x: Any, state: Any = None) -> tuple[FloatArray, Any, Backward]:
+        `lengths` and `resets` are for layers that read time (`batch_first` is not None); see `LSTM`.
+        """
+        x = self._check_x("x", x)
+        state = self._check_state("state", state, x.shape)
+        plain = lengths is None and resets is None
+        return self._infer(x, state, None if plain else self._check_spans(lengths, resets, x.shape))
+
+    def forward(
+        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
+    ) -> tuple[FloatArray, Any, Backward]:
         """Return `(y, state, backward)`: the training pass, with dropout; see `Backward`.
 
         The arrays given and the `y` returned are kept by reference, not copied: do not change them before
         `backward` was called. (Where backward reads `y` again, it is read-only.)
         """
         x = self._check_x("x", x)
-        return self._train(x, self._check_state("state", state, x.shape))
+        state = self._check_state("state", state, x.shape)
+        plain = lengths is None and resets is None
+        return self._train(x, state, None if plain else self._check_spans(lengths, resets, x.shape))
 
     # --- parameters -----------------------------------------------------------------------------------------
 
@@ -264,7 +259,7 @@ class Module(ABC):
 
     def rngs(self) -> list[np.random.Generator]:
         """Return the generators that training draws from, in order, for checkpoints to save."""
-        return []
+        return [] if self._rng is None else [self._rng]
 
     def __repr__(self) -> str:
         import inspect
@@ -304,8 +299,24 @@ class Module(ABC):
         """Yield the layer's parameters in PyTorch's order; needs only what `_configure` set."""
         yield from ()
 
+    @property
+    def _draws(self) -> bool:
+        """Whether training draws random numbers; needs only what `_configure` set."""
+        return False
+
+    def _create(self, rng: Any, *, initial_values: bool = True) -> None:
+        """End a constructor, after `_configure`: the generator, the memory, the initial values."""
+        generator = np.random.default_rng(rng)
+        self._rng = generator if self._draws else None
+        self._allocate()
+        if initial_values:  # otherwise zeros from the system, untouched, for a file's values
+            self._initialise(generator)
+
+    def _initialise(self, rng: np.random.Generator) -> None:  # noqa: B027 (a layer may have no parameters)
+        """Draw the initial values."""
+
     def _allocate(self) -> None:
-        """Give the layer an arena of its own, of zeros; every constructor ends with it."""
+        """Give the layer an arena of its own, of zeros."""
         self._owner = None
         self._bind(Arena.create(self._parameters()))
 
@@ -333,10 +344,19 @@ class Module(ABC):
             )
         return None
 
+    def _check_spans(self, lengths: Any, resets: Any, shape: Shape) -> Spans | None:
+        """Return `lengths` and `resets` as the kernels read them; `shape` is that of x."""
+        if self.batch_first is None:
+            name, value = ("resets", resets) if lengths is None else ("lengths", lengths)
+            raise TypeError(
+                f"{name}: expected None ({type(self).__name__} reads no time), got {type(value).__name__}"
+            )
+        return check_spans(lengths, resets, shape, self.batch_first)
+
     @abstractmethod
-    def _infer(self, x: FloatArray, state: Any) -> tuple[FloatArray, Any]:
+    def _infer(self, x: FloatArray, state: Any, spans: Spans | None) -> tuple[FloatArray, Any]:
         """Return `(y, state)` for checked arguments."""
 
     @abstractmethod
-    def _train(self, x: FloatArray, state: Any) -> tuple[FloatArray, Any, Backward]:
+    def _train(self, x: FloatArray, state: Any, spans: Spans | None) -> tuple[FloatArray, Any, Backward]:
         """Return `(y, state, backward)` for checked arguments."""

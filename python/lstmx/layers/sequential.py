@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lstmx._checks import FloatArray, check_int
+from lstmx._inputs import Spans
 from lstmx.layers.arena import Arena, Parameter, Shape
 from lstmx.layers.module import Backward, Module
 
@@ -28,7 +29,10 @@ class Sequential(Module):
     Parameters are named with the layer's index in front, `1.weight_hh_l0`. The state is a tuple with one item
     a layer, None for those that keep no state; None stands for all of it.
 
-    Call: `y, state = model(x, state=None)`; `y, state, backward = model.forward(x, state)` trains.
+    Call: `y, state = model(x, state=None, *, lengths=None, resets=None)`; `y, state, backward =
+    model.forward(x, state, *, lengths=None, resets=None)` trains. `lengths` and `resets`, see `LSTM`,
+    go to every layer that reads time, up to one that leaves no time in its output, as `LastStep` does. Layers
+    that work on each step alone compute the padding, too; what they make of it never reaches an `LSTM`.
 
     Raises:
         TypeError: An argument is no layer.
@@ -130,21 +134,25 @@ class Sequential(Module):
 
     # --- the two passes -------------------------------------------------------------------------------------
 
-    def _infer(self, x: FloatArray, state: tuple[Any, ...] | None) -> tuple[FloatArray, tuple[Any, ...]]:
+    def _infer(
+        self, x: FloatArray, state: tuple[Any, ...] | None, spans: Spans | None
+    ) -> tuple[FloatArray, tuple[Any, ...]]:
         final = []
         for layer, item in zip(self.layers, state or (None,) * len(self.layers), strict=True):
-            x, item = layer._infer(x, item)
+            y, item = layer._infer(x, item, spans)
             final.append(item)
+            x, spans = y, _spans_after(spans, x, y)
         return x, tuple(final)
 
     def _train(
-        self, x: FloatArray, state: tuple[Any, ...] | None
+        self, x: FloatArray, state: tuple[Any, ...] | None, spans: Spans | None
     ) -> tuple[FloatArray, tuple[Any, ...], Backward]:
         final, steps = [], []
         for layer, item in zip(self.layers, state or (None,) * len(self.layers), strict=True):
-            x, item, backward = layer._train(x, item)
+            y, item, backward = layer._train(x, item, spans)
             final.append(item)
             steps.append(backward)
+            x, spans = y, _spans_after(spans, x, y)
         return x, tuple(final), _SequentialBackward(steps)
 
 
@@ -174,6 +182,11 @@ class _SequentialBackward(Backward):
             dy, item = self._steps[index]._run(dy, dstate[index], need_dx or index > 0, need_dstate)
             d_initial.append(item)
         return dy, tuple(reversed(d_initial)) if need_dstate else None
+
+
+def _spans_after(spans: Spans | None, x: FloatArray, y: FloatArray) -> Spans | None:
+    """What is left of `spans` once a layer made y of x: nothing where it took the axis of time away."""
+    return spans if y.ndim == x.ndim else None
 
 
 def _check_items(name: str, items: Any, count: int) -> Any:

@@ -1,4 +1,4 @@
-"""What the reference shares: conversion to float64 with a shape check, and stacking over time.
+"""What the reference shares: conversion with a shape check to float64, lengths and resets, and stacking.
 
 An object that is not an ndarray but speaks NumPy's protocols (`__array_ufunc__`) passes unchanged, so that an
 array that carries an error bound beside its values can travel through the same formulas.
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from lstmx._checks import describe_shape
 
 Array: TypeAlias = NDArray[np.float64]
+Flags: TypeAlias = NDArray[np.bool_]
 
 
 def as_float64(name: str, value: ArrayLike) -> Array:
@@ -40,6 +41,32 @@ def float64(name: str, value: ArrayLike, shape: tuple[int | None, ...]) -> Array
 def float64_or_zeros(name: str, value: ArrayLike | None, shape: tuple[int, ...]) -> Array:
     """Return `value` as float64, or zeros of `shape` where it is None."""
     return np.zeros(shape) if value is None else float64(name, value, shape)
+
+
+def read_lengths(lengths: ArrayLike | None, steps: int, batch: int) -> NDArray[np.int64]:
+    """Return the number of steps of each row, [B]; None is all of them."""
+    if lengths is None:
+        return np.full(batch, steps)
+    array = np.asarray(lengths)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"lengths: expected integers, got dtype {array.dtype}")
+    if array.shape != (batch,):
+        raise ValueError(f"lengths: expected shape ({batch},), got {array.shape}")
+    if np.any(array < 0) or np.any(array > steps):
+        raise ValueError(f"lengths: expected 0 to {steps}, the steps of x, got {array.tolist()}")
+    return array.astype(np.int64)
+
+
+def read_resets(resets: ArrayLike | None, steps: int, batch: int) -> Flags:
+    """Return whether the state is zero before each step, [T, B]; None is nowhere."""
+    if resets is None:
+        return np.zeros((steps, batch), bool)
+    array = np.asarray(resets)
+    if array.dtype.kind != "b":
+        raise TypeError(f"resets: expected True and False, got dtype {array.dtype}")
+    if array.shape != (steps, batch):
+        raise ValueError(f"resets: expected shape ({steps}, {batch}), got {array.shape}")
+    return array.copy()
 
 
 def stack(items: list[Array], shape: tuple[int, ...]) -> Array:

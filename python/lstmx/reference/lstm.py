@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lstmx.reference._arrays import Array, float64, float64_or_zeros, stack
+from lstmx.reference._arrays import Array, Flags, float64, float64_or_zeros, read_lengths, read_resets, stack
 from lstmx.reference.cells import LSTM, CellSpec, Saved
 
 
@@ -20,10 +20,12 @@ class LstmTape(NamedTuple):
 
     cell: CellSpec
     x: Array  # [T,B,I]
-    h_prev: Array  # [T,B,H]: the hidden state before each step
+    h_prev: Array  # [T,B,H]: the hidden state that each step read
     weight_ih: Array  # [G,I]
     weight_hh: Array  # [G,H]
     saved: list[Saved]  # one a step
+    alive: Flags  # [T,B]: whether the row has this step
+    starts: Flags  # [T,B]: whether the state was reset before it
 
 
 class LstmGradients(NamedTuple):
@@ -47,9 +49,16 @@ def lstm_forward(
     h_0: ArrayLike | None = None,
     c_0: ArrayLike | None = None,
     *,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     cell: CellSpec = LSTM,
 ) -> tuple[Array, Array, Array, LstmTape]:
     """Run one layer over a sequence.
+
+    Row b has the steps t < lengths[b]. Beyond them its y is 0 and its x is never read (NaN there changes
+    nothing); its final state is the one after its last step, or its initial state where it has no step.
+    Where resets[t, b], h and c are set to zero before step t, whatever they were: the row is computed as if
+    the pieces between resets were sequences of their own, and no gradient passes from one to the other.
 
     Args:
         x: Input, [T, B, I].
@@ -59,6 +68,8 @@ def lstm_forward(
         bias_hh: Second bias, [G]; None is zero.
         h_0: Hidden state before the first step, [B, H]; None is zero.
         c_0: Cell state before the first step, [B, H]; None is zero.
+        lengths: Integers from 0 to T, [B]; None is T everywhere.
+        resets: bool, [T, B]; None is False everywhere.
         cell: The cell.
 
     Returns:
@@ -66,7 +77,7 @@ def lstm_forward(
         those before the first), and what `lstm_backward` needs.
 
     Raises:
-        TypeError: An argument does not hold real numbers.
+        TypeError: An argument does not hold real numbers, lengths not integers or resets not bool.
         ValueError: A shape does not fit the others.
 
     Example:
@@ -86,16 +97,25 @@ def lstm_forward(
     h = float64_or_zeros("h_0", h_0, (batch, size))
     c = float64_or_zeros("c_0", c_0, (batch, size))
 
+    alive = np.arange(steps)[:, None] < read_lengths(lengths, steps, batch)
+    starts = read_resets(resets, steps, batch)
+    x = np.where(alive[:, :, None], x, 0.0)
+
     before, after, saved = [], [], []
     for t in range(steps):
-        before.append(h)
+        here, carried = alive[t][:, None], (alive[t] & ~starts[t])[:, None]
+        # 0. resets; rows that have ended compute on zeros, and what they compute is not kept
+        h_in, c_in = np.where(carried, h, 0.0), np.where(carried, c, 0.0)
         # 1. pre-activations
-        a = x[t] @ weight_ih.T + h @ weight_hh.T + bias
+        a = x[t] @ weight_ih.T + h_in @ weight_hh.T + bias
         # 2. to 4. the cell
-        h, c, step = cell.forward(a, c)
-        after.append(h)
+        h_out, c_out, step = cell.forward(a, c_in)
+        # 5. lengths
+        h, c = np.where(here, h_out, h), np.where(here, c_out, c)
+        before.append(h_in)
+        after.append(np.where(here, h_out, 0.0))
         saved.append(step)
-    tape = LstmTape(cell, x, stack(before, (batch, size)), weight_ih, weight_hh, saved)
+    tape = LstmTape(cell, x, stack(before, (batch, size)), weight_ih, weight_hh, saved, alive, starts)
     return stack(after, (batch, size)), h, c, tape
 
 
@@ -126,7 +146,7 @@ def lstm_backward(
         >>> lstm_backward(tape, dc_n=np.ones((1, 2))).dc_0.tolist()  # the forget gate
         [[0.5, 0.5]]
     """
-    cell, x, h_prev, weight_ih, weight_hh, saved = tape
+    cell, x, h_prev, weight_ih, weight_hh, saved, alive, starts = tape
     steps, batch, size = h_prev.shape
     dy = float64_or_zeros("dy", dy, (steps, batch, size))
     dh = float64_or_zeros("dh_n", dh_n, (batch, size))
@@ -134,16 +154,23 @@ def lstm_backward(
 
     da: list[Array] = [np.zeros(0)] * steps
     for t in reversed(range(steps)):
+        here, carried = alive[t][:, None], (alive[t] & ~starts[t])[:, None]
+        # 5. lengths: what belongs to a later end waits; a row that has ended takes nothing from y
+        dh_out = np.where(here, dh + np.where(here, dy[t], 0.0), 0.0)
+        dc_out = np.where(here, dc, 0.0)
         # 4. to 2. the cell
-        da[t], dc = cell.backward(saved[t], dh + dy[t], dc)
+        da[t], dc_in = cell.backward(saved[t], dh_out, dc_out)
         # 1. a = x weight_ih' + h weight_hh' + bias: the part that the step before waits for
-        dh = da[t] @ weight_hh
+        dh_in = da[t] @ weight_hh
+        # 0. resets
+        dh = np.where(carried, dh_in, np.where(here, 0.0, dh))
+        dc = np.where(carried, dc_in, np.where(here, 0.0, dc))
 
-    # 1. the rest, merged over time and rows
+    # 1. the rest, merged over time and over the rows that had the step
     merged = stack(da, (batch, cell.gates * size))
-    dx = merged @ weight_ih
-    flat = merged.reshape(steps * batch, cell.gates * size)
-    d_weight_ih = flat.T @ x.reshape(steps * batch, x.shape[2])
-    d_weight_hh = flat.T @ h_prev.reshape(steps * batch, size)
+    dx = np.where(alive[:, :, None], merged @ weight_ih, 0.0)
+    flat = merged[alive]
+    d_weight_ih = flat.T @ x[alive]
+    d_weight_hh = flat.T @ h_prev[alive]
     d_bias = flat.sum(axis=0)
     return LstmGradients(dx, dh, dc, d_weight_ih, d_weight_hh, d_bias, d_bias)

@@ -7,15 +7,16 @@ layers is not here: it is an operation of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from lstmx.reference._arrays import Array, float64, float64_or_zeros
+from lstmx.reference._arrays import Array, Flags, float64, float64_or_zeros, read_lengths, read_resets
 from lstmx.reference.cells import LSTM, CellSpec
 from lstmx.reference.lstm import lstm_backward, lstm_forward
 
+Lengths: TypeAlias = NDArray[np.int64]
 State: TypeAlias = tuple[Array, Array]
 OptionalState: TypeAlias = tuple[ArrayLike | None, ArrayLike | None] | None
 Backward: TypeAlias = Callable[..., tuple[Array, State, dict[str, Array]]]
@@ -27,6 +28,8 @@ def lstm(
     params: Mapping[str, ArrayLike],
     state: OptionalState = None,
     *,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     num_layers: int = 1,
     batch_first: bool = False,
     bidirectional: bool = False,
@@ -40,6 +43,11 @@ def lstm(
             `..._l1`, `..._l0_reverse`; the biases may be absent.
         state: `(h_0, c_0)`, each [layers * directions, B, H] (layer 0 forward, layer 0 reverse, layer 1 ...);
             None is zero.
+        lengths: The steps that each row has, integers from 0 to T, [B]; see `lstm_forward`. The reverse
+            direction starts at each row's own last step. None is T everywhere.
+        resets: bool, [T, B] or, with `batch_first`, [B, T]: True where a new piece of a row begins. The
+            reverse direction runs over each piece from its end, so its state is zero before the last step of
+            every piece but the row's last, which begins with the initial state. None is False everywhere.
         num_layers: The number of layers.
         batch_first: Whether x, y and their gradients have the batch as the first axis. States never do.
         bidirectional: Whether each layer also runs over the reversed sequence.
@@ -51,8 +59,8 @@ def lstm(
 
     Raises:
         KeyError: A weight is missing.
-        TypeError: An argument does not hold real numbers.
-        ValueError: A shape does not fit the others.
+        TypeError: An argument does not hold real numbers, lengths not integers or resets not bool.
+        ValueError: A shape does not fit the others, or a length is out of range.
 
     Example:
         >>> params = {"weight_ih_l0": np.ones((4, 1)), "weight_hh_l0": np.ones((4, 1))}
@@ -65,6 +73,10 @@ def lstm(
     """
     x = float64("x", x, (None, None, None))
     x = x.swapaxes(0, 1) if batch_first else x
+    steps, batch, _ = x.shape
+    if batch_first and resets is not None:
+        resets = np.asarray(resets).swapaxes(0, -1)
+    spans = read_lengths(lengths, steps, batch), read_resets(resets, steps, batch)
     ways = ("", "_reverse") if bidirectional else ("",)
     names = [[f"_l{k}{way}" for way in ways] for k in range(num_layers)]
     size = np.shape(params["weight_hh_l0"])[-1]
@@ -73,7 +85,7 @@ def lstm(
 
     y, layers = x, []
     for k in range(num_layers):
-        y, h_k, c_k, backward_k = _layer(y, params, names[k], h_0[k], c_0[k], cell)
+        y, h_k, c_k, backward_k = _layer(y, params, names[k], h_0[k], c_0[k], spans, cell)
         layers.append((h_k, c_k, backward_k))
     h_n, c_n = (np.concatenate([layer[n] for layer in layers]) for n in (0, 1))
     outputs = (y.shape[1], y.shape[0], y.shape[2]) if batch_first else y.shape
@@ -104,18 +116,30 @@ def _states(
 
 
 def _layer(
-    x: Array, params: Mapping[str, ArrayLike], suffixes: list[str], h_0: Array, c_0: Array, cell: CellSpec
+    x: Array,
+    params: Mapping[str, ArrayLike],
+    suffixes: list[str],
+    h_0: Array,
+    c_0: Array,
+    spans: tuple[Lengths, Flags],
+    cell: CellSpec,
 ) -> tuple[Array, Array, Array, LayerBackward]:
     """One layer in all its directions: y [T, B, D * H], h_n and c_n [D, B, H], and its backward function."""
+    lengths, resets = spans
+    ways: list[Callable[[Array], Array]] = [lambda a: a, lambda a: turned(a, lengths)]
+    turns = ways[: len(suffixes)]
+    starts = [resets, turned(last_steps(resets, lengths), lengths)][: len(suffixes)]
     runs = [
         lstm_forward(
-            _turn(x, d),
+            turns[d](x),
             params[f"weight_ih{suffix}"],
             params[f"weight_hh{suffix}"],
             params.get(f"bias_ih{suffix}"),
             params.get(f"bias_hh{suffix}"),
             h_0[d],
             c_0[d],
+            lengths=lengths,
+            resets=starts[d],
             cell=cell,
         )
         for d, suffix in enumerate(suffixes)
@@ -124,10 +148,10 @@ def _layer(
     def backward(dy: Array, dh_n: Array, dc_n: Array) -> tuple[Array, Array, Array, dict[str, Array]]:
         halves = np.split(dy, len(suffixes), axis=2)
         each = [
-            lstm_backward(run[3], _turn(half, d), dh_n[d], dc_n[d])
-            for d, (run, half) in enumerate(zip(runs, halves, strict=True))
+            lstm_backward(run[3], turn(half), dh_n[d], dc_n[d])
+            for d, (run, turn, half) in enumerate(zip(runs, turns, halves, strict=True))
         ]
-        dx = np.sum([_turn(gradients.dx, d) for d, gradients in enumerate(each)], axis=0)
+        dx = np.sum([turn(gradients.dx) for turn, gradients in zip(turns, each, strict=True)], axis=0)
         grads = {
             f"{name}{suffix}": getattr(gradients, f"d_{name}")
             for suffix, gradients in zip(suffixes, each, strict=True)
@@ -136,10 +160,29 @@ def _layer(
         }
         return dx, np.stack([g.dh_0 for g in each]), np.stack([g.dc_0 for g in each]), grads
 
-    y = np.concatenate([_turn(run[0], d) for d, run in enumerate(runs)], axis=2)
+    y = np.concatenate([turn(run[0]) for turn, run in zip(turns, runs, strict=True)], axis=2)
     return y, np.stack([run[1] for run in runs]), np.stack([run[2] for run in runs]), backward
 
 
-def _turn(sequence: Array, direction: int) -> Array:
-    """The sequence as the direction reads it: 0 forward, 1 from its end."""
-    return sequence[::-1] if direction else sequence
+def turned(sequence: NDArray[Any], lengths: Lengths) -> NDArray[Any]:
+    """A [T, B, ...] whose rows run backwards from their own last steps; padding stays. Its own inverse.
+
+    >>> turned(np.array([[1, 5], [2, 6], [3, 7]]), np.array([3, 2])).tolist()
+    [[3, 6], [2, 5], [1, 7]]
+    """
+    result = sequence.copy()
+    for b, length in enumerate(lengths):
+        result[:length, b] = sequence[:length, b][::-1]
+    return result
+
+
+def last_steps(resets: Flags, lengths: Lengths) -> Flags:
+    """Where a piece ends and the row goes on: before that step, the state of the reverse direction is zero.
+
+    >>> last_steps(np.array([[True], [False], [True], [False]]), np.array([4])).T.tolist()
+    [[False, True, False, False]]
+    """
+    ends = np.zeros_like(resets)
+    for b, length in enumerate(lengths):
+        ends[: max(length - 1, 0), b] = resets[1:length, b]
+    return ends

@@ -1,14 +1,16 @@
 // Matrix products in register tiles. Two forms carry everything:
-//   multiply  C[m][:] += A[m][k] * P[k][:]    a row of C is one chain over k, whatever the tile: bits depend on the row
-//   alone outer     C[m][:] += sum_k A[k][m] * B[k][:]    sums over rows, in blocks of row_block
-// A tile has M rows and V vectors; Choices::tile_rows says how many rows fit the registers beside V vectors.
+//   product  C[m][:] = init + A[m][:] * P     a row of C is one chain over k, whatever the tile: its bits depend on it
+//   alone outer    C[m][:] += sum_k A[k][m] * B[k][:]     sums over rows, in blocks of row_block
+// A tile has M rows and V vectors; Choices::tile_rows says how many rows fit the registers beside V vectors. Rows of A
+// and C are given by pointers, so that any strides and any choice of rows cost the same.
 #pragma once
 
 namespace {
 
 using lstmx::Index;
 
-constexpr Index row_block = 256;  // rows summed in registers before they are added to the result
+constexpr Index row_block = 256;    // rows summed in registers before they are added to the result
+constexpr int most_tile_rows = 14;  // of any target
 
 // acc[m] += sum_k a[m][k] * panel[k], a panel row being V vectors; returns the panel's end
 template <class S, int M, int V>
@@ -56,15 +58,35 @@ LSTMX_INLINE void for_tiles(Index begin, Index end, Index most, const Body& body
   }
 }
 
-// [0, n) columns in balanced groups of at most four vectors: body(first column, vectors, valid lanes of the last
-// vector)
+// Columns in balanced groups of at most four vectors. Group g of n columns: its first vector, and how many.
+struct ColumnGroups {
+  Index vectors, count;
+
+  LSTMX_INLINE ColumnGroups of(Index columns, Index width) {
+    const Index vectors = (columns + width - 1) / width;
+    return {vectors, (vectors + 3) / 4};
+  }
+  Index first(Index g) const {
+    const Index each = vectors / count, extra = vectors % count;
+    return g * each + (g < extra ? g : extra);
+  }
+};
+
+// The groups [begin, end) of n columns: body(first column, vectors, valid lanes of the last vector)
 template <class S, class Body>
-LSTMX_INLINE void for_column_groups(Index n, const Body& body) {
+LSTMX_INLINE void for_column_groups(Index n, Index begin, Index end, const Body& body) {
   constexpr Index W = S::width;
-  for_tiles(0, (n + W - 1) / W, 4, [&](Index first, Index vectors) {
+  const ColumnGroups groups = ColumnGroups::of(n, W);
+  for (Index g = begin; g < end; ++g) {
+    const Index first = groups.first(g), vectors = groups.first(g + 1) - first;
     const Index rest = n - (first + vectors - 1) * W;
     body(first * W, vectors, rest < W ? rest : W);
-  });
+  }
+}
+
+template <class S, class Body>
+LSTMX_INLINE void for_column_groups(Index n, const Body& body) {
+  for_column_groups<S>(n, 0, ColumnGroups::of(n, S::width).count, body);
 }
 
 template <class S>
@@ -81,33 +103,37 @@ LSTMX_INLINE void store_lanes(float* p, typename S::Vec a, Index lanes) {
   }
 }
 
-// Rows of a left operand: `count` segments of `depth` columns, element k of segment s in row r being
-// data[r * row + s * segment + k].
-struct Run {
-  const float* data;
-  Index row, segment, depth, count;
+// Rows of a left operand in `count` segments: element k of segment s in row m is row[m][s * segment + k], k < depth.
+struct Operand {
+  const float* row[most_tile_rows];
+  Index segment, depth, count;
+
+  // rows m floats apart
+  LSTMX_INLINE void set_rows(Operand& to, const float* first, Index distance, Index rows) {
+    for (Index m = 0; m < rows; ++m) to.row[m] = first + m * distance;
+  }
 };
 
-// acc += [run 0 | run 1] * panel, the panel running on from the one to the other
+// acc += operand * panel; returns the panel's end
 template <class S, int M, int V>
-LSTMX_INLINE void multiply_runs(typename S::Vec (&acc)[M][V], const Run (&runs)[2], const float* panel) {
-  for (const Run& run : runs) {
-    for (Index s = 0; s < run.count; ++s) {
-      const float* a[M];
-      LSTMX_UNROLL
-      for (int m = 0; m < M; ++m) a[m] = run.data + m * run.row + s * run.segment;
-      panel = multiply<S, M, V>(acc, a, panel, run.depth);
-    }
+LSTMX_INLINE const float* multiply_operand(typename S::Vec (&acc)[M][V], const Operand& operand, const float* panel) {
+  const float* a[M];
+  LSTMX_UNROLL
+  for (int m = 0; m < M; ++m) a[m] = operand.row[m];
+  for (Index s = 0; s < operand.count; ++s) {
+    panel = multiply<S, M, V>(acc, a, panel, operand.depth);
+    LSTMX_UNROLL
+    for (int m = 0; m < M; ++m) a[m] += operand.segment;
   }
+  return panel;
 }
 
-// One tile of C = init + [run 0 | run 1] * panel.
+// One tile of C = init + [a | b] * panel.
 struct ProductTile {
-  Run runs[2];
+  Operand a, b;
   const float* panel;
   const float* init;  // V vectors added to every row, or null
-  float* c;
-  Index c_row;
+  float* c[most_tile_rows];
   Index lanes;  // valid lanes of the last vector
 };
 
@@ -121,19 +147,20 @@ __attribute__((noinline)) void product_tile(const ProductTile& t) {
     LSTMX_UNROLL
     for (int m = 0; m < M; ++m) acc[m][v] = first;
   }
-  multiply_runs<S, M, V>(acc, t.runs, t.panel);
+  multiply_operand<S, M, V>(acc, t.b, multiply_operand<S, M, V>(acc, t.a, t.panel));
   LSTMX_UNROLL
   for (int m = 0; m < M; ++m) {
+    float* c = t.c[m];
     LSTMX_UNROLL
-    for (int v = 0; v + 1 < V; ++v) S::store(t.c + m * t.c_row + v * W, acc[m][v]);
-    store_lanes<S>(t.c + m * t.c_row + (V - 1) * W, acc[m][V - 1], t.lanes);
+    for (int v = 0; v + 1 < V; ++v) S::store(c + v * W, acc[m][v]);
+    store_lanes<S>(c + (V - 1) * W, acc[m][V - 1], t.lanes);
   }
 }
 
 // One tile of C += A^T B over `count` rows, at most row_block of them.
 struct OuterTile {
-  const float* a;  // element m of row k is a[k * a_row + m]
-  Index a_row;
+  const float* const* a;  // element m of row k is a[k][first + m]
+  Index first;
   const float* b;  // V vectors a row
   Index b_row;
   Index count;
@@ -151,8 +178,9 @@ __attribute__((noinline)) void outer_tile(const OuterTile& t) {
     LSTMX_UNROLL
     for (int v = 0; v < V; ++v) acc[m][v] = S::set(0.0f);
   }
-  const float *a = t.a, *b = t.b;
-  for (Index k = 0; k < t.count; ++k, a += t.a_row, b += t.b_row) {
+  const float* b = t.b;
+  for (Index k = 0; k < t.count; ++k, b += t.b_row) {
+    const float* a = t.a[k] + t.first;
     if constexpr (V < M || S::registers > 16) {
       typename S::Vec bv[V];
       LSTMX_UNROLL
@@ -187,8 +215,26 @@ __attribute__((noinline)) void outer_tile(const OuterTile& t) {
   }
 }
 
-// The tile function for run-time sizes, 1 <= rows <= tile_rows[V].
+// c[0..V) += the sums of the columns of b over `count` rows, at most row_block of them
+template <class S, int V>
+LSTMX_INLINE void add_column_sums(const float* b, Index b_row, Index count, float* c, Index lanes) {
+  constexpr int W = S::width;
+  typename S::Vec sum[V];
+  LSTMX_UNROLL
+  for (int v = 0; v < V; ++v) sum[v] = S::set(0.0f);
+  for (Index k = 0; k < count; ++k, b += b_row) {
+    LSTMX_UNROLL
+    for (int v = 0; v + 1 < V; ++v) sum[v] = S::add(sum[v], S::load(b + v * W));
+    sum[V - 1] = S::add(sum[V - 1], load_lanes<S>(b + (V - 1) * W, lanes));
+  }
+  LSTMX_UNROLL
+  for (int v = 0; v < V; ++v) {
+    const Index n = v + 1 < V ? W : lanes;
+    store_lanes<S>(c + v * W, S::add(load_lanes<S>(c + v * W, n), sum[v]), n);
+  }
+}
 
+// The tile function for run-time sizes, 1 <= rows <= tile_rows[V].
 template <class S, int V, int M = S::tile_rows[V]>
 LSTMX_INLINE void run_product(Index rows, const ProductTile& t) {
   if (rows == M) return product_tile<S, M, V>(t);
@@ -213,6 +259,13 @@ LSTMX_INLINE void with_vectors(Index vectors, const Body& body) {
     default:
       return body.template operator()<4>();
   }
+}
+
+// [0, count) in blocks of row_block: body(first, rows)
+template <class Body>
+LSTMX_INLINE void for_row_blocks(Index count, const Body& body) {
+  for (Index begin = 0; begin < count; begin += row_block)
+    body(begin, count - begin < row_block ? count - begin : row_block);
 }
 
 // Packs a matrix [depth, n] (row stride `row`) for products: for each group of columns, its rows one after the other.

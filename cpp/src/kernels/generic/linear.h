@@ -39,14 +39,16 @@ struct Linear {
     for_column_groups<S>(columns, [&](Index first, Index vectors, Index lanes) {
       with_vectors(vectors, [&]<int V>() {
         ProductTile tile;
-        tile.runs[1] = {nullptr, 0, 0, 0, 0};
+        tile.a.segment = 0;
+        tile.a.depth = depth;
+        tile.a.count = 1;
+        tile.b.count = 0;
         tile.panel = packed + first * depth;
         tile.init = init ? init + first : nullptr;
-        tile.c_row = c_row;
         tile.lanes = lanes;
         for_tiles(share.begin, share.end, S::tile_rows[V], [&](Index r, Index m) {
-          tile.runs[0] = {a + r * a_row, a_row, 0, depth, 1};
-          tile.c = c + r * c_row + first;
+          Operand::set_rows(tile.a, a + r * a_row, a_row, m);
+          for (Index i = 0; i < m; ++i) tile.c[i] = c + (r + i) * c_row + first;
           run_product<S, V>(m, tile);
         });
       });
@@ -62,39 +64,31 @@ struct Linear {
   static void backward(const LinearBackward& a) {
     parallel(team_size(a.threads, 2.0 * a.N * a.in * a.out, a.N), [&](const Team& team) {
       if (a.dx) product(a.dy, a.dy_row, a.out, a.packed, nullptr, a.dx, a.dx_row, a.in, team.share(a.N));
-      for_row_runs(0, a.N, 1, true, row_block, [&](Index r, Index count) {
-        weight_gradient(a, r, count, team.share(a.out));
-        if (a.d_bias && team.index == 0) bias_gradient(a, r, count);
+      const Range outs = team.share(a.out);
+      for_row_blocks(a.N, [&](Index r, Index count) {
+        const float* dy[row_block];
+        for (Index k = 0; k < count; ++k) dy[k] = a.dy + (r + k) * a.dy_row;
+        weight_gradient(a, dy, a.x + r * a.x_row, count, outs);
+        if (a.d_bias && team.index == 0) bias_gradient(a, dy[0], count);
       });
     });
   }
 
-  static void weight_gradient(const LinearBackward& a, Index r, Index count, Range outs) {
+  static void weight_gradient(const LinearBackward& a, const float* const* dy, const float* x, Index count,
+                              Range outs) {
     for_column_groups<S>(a.in, [&](Index first, Index vectors, Index lanes) {
       with_vectors(vectors, [&]<int V>() {
-        OuterTile tile;
-        tile.a_row = a.dy_row;
-        tile.b = a.x + r * a.x_row + first;
-        tile.b_row = a.x_row;
-        tile.count = count;
-        tile.c_row = a.in;
-        tile.lanes = lanes;
         for_tiles(outs.begin, outs.end, S::tile_rows[V], [&](Index o, Index m) {
-          tile.a = a.dy + r * a.dy_row + o;
-          tile.c = a.d_weight + o * a.in + first;
-          run_outer<S, V>(m, tile);
+          run_outer<S, V>(m, {dy, o, x + first, a.x_row, count, a.d_weight + o * a.in + first, a.in, lanes});
         });
       });
     });
   }
 
-  // sums of the columns of dy: a product with a row of ones
-  static void bias_gradient(const LinearBackward& a, Index r, Index count) {
-    const float one = 1.0f;
+  static void bias_gradient(const LinearBackward& a, const float* dy, Index count) {
     for_column_groups<S>(a.out, [&](Index first, Index vectors, Index lanes) {
-      with_vectors(vectors, [&]<int V>() {
-        run_outer<S, V>(1, {&one, 0, a.dy + r * a.dy_row + first, a.dy_row, count, a.d_bias + first, 0, lanes});
-      });
+      with_vectors(vectors,
+                   [&]<int V>() { add_column_sums<S, V>(dy + first, a.dy_row, count, a.d_bias + first, lanes); });
     });
   }
 };

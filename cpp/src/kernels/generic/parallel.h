@@ -1,6 +1,7 @@
 // Threads, and the floating-point state inside kernels. The only file that knows OpenMP; without it everything runs on
 // the calling thread. After a fork the child has none of its parent's threads, so there it runs on one as well.
 #pragma once
+#include <sched.h>
 #include <stddef.h>
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -42,9 +43,40 @@ struct Range {
   lstmx::Index begin, end;
 };
 
+inline void relax() {
+#if defined(__SSE2__)
+  _mm_pause();
+#endif
+}
+
+// Where a team meets. Waiting spins for a while, since steps are short, and then gives the processor away.
+class Barrier {
+ public:
+  void wait(int size) {
+    const unsigned generation = __atomic_load_n(&generation_, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&arrived_, 1, __ATOMIC_ACQ_REL) == size) {
+      __atomic_store_n(&arrived_, 0, __ATOMIC_RELAXED);
+      __atomic_store_n(&generation_, generation + 1, __ATOMIC_RELEASE);
+      return;
+    }
+    for (int spins = 0; __atomic_load_n(&generation_, __ATOMIC_ACQUIRE) == generation; ++spins) {
+      if (spins < 4000) {
+        relax();
+      } else {
+        sched_yield();
+      }
+    }
+  }
+
+ private:
+  int arrived_ = 0;
+  unsigned generation_ = 0;
+};
+
 // One thread of a team. A team's loops are split by what they write, so that no result depends on its size.
 struct Team {
   int index, size;
+  Barrier* meeting;
 
   // this thread's contiguous share of [0, n)
   Range share(lstmx::Index n) const {
@@ -54,11 +86,7 @@ struct Team {
   }
 
   void barrier() const {
-#if defined(_OPENMP)
-    if (size > 1) {
-#pragma omp barrier
-    }
-#endif
+    if (size > 1) meeting->wait(size);
   }
 };
 
@@ -76,17 +104,18 @@ template <class Body>
 inline void parallel(int n, const Body& body) {
 #if defined(_OPENMP)
   if (n > 1 && !lstmx::is_forked_child()) {
+    Barrier meeting;
 #pragma omp parallel num_threads(n)
     {
       const FlushDenormals guard;
       // the runtime may grant fewer threads than were asked for
-      body(Team{omp_get_thread_num(), omp_get_num_threads()});
+      body(Team{omp_get_thread_num(), omp_get_num_threads(), &meeting});
     }
     return;
   }
 #endif
   const FlushDenormals guard;
-  body(Team{0, 1});
+  body(Team{0, 1, nullptr});
 }
 
 }  // namespace

@@ -8,21 +8,25 @@
 #include "activations.h"
 #include "gemm.h"
 #include "parallel.h"
-#include "rows.h"
 // the cells
 #include "../cells/lstm.h"
 // the drivers
 #include "linear.h"
 #include "optimizer.h"
-#include "recurrence.h"
+//
+#include "layout.h"
+//
+#include "backward.h"
+#include "forward.h"
 
 namespace {
 
 template <class S, template <class> class Cell>
 constexpr lstmx::CellKernels cell_kernels() {
-  using R = Recurrence<S, Cell<S>>;
-  return {R::pack_forward_size, R::pack_backward_size, R::tape_size, R::forward_work_size, R::backward_work_size,
-          R::pack_forward,      R::pack_backward,      R::forward,   R::backward};
+  using F = Forward<S, Cell<S>>;
+  using B = Backward<S, Cell<S>>;
+  return {F::pack_forward_size, F::pack_backward_size, F::tape_size, F::work_size, B::work_size,
+          F::pack_forward,      F::pack_backward,      F::run,       B::run};
 }
 
 template <class S>

@@ -8,7 +8,8 @@ namespace {
 struct Choices : Avx2 {
   // rows of a register tile of 1, 2, 3 and 4 vectors
   static constexpr int tile_rows[5] = {0, 10, 6, 4, 3};
-  static constexpr int cell_rows = 2;  // rows whose activations are interleaved
+  static constexpr int single_row_blocks = 2;  // hidden blocks of a tile of one row
+  static constexpr int cell_rows = 2;          // rows whose activations are interleaved
 };
 }  // namespace
 

@@ -8,7 +8,8 @@ namespace {
 struct Choices : Portable {
   // rows of a register tile of 1, 2, 3 and 4 vectors
   static constexpr int tile_rows[5] = {0, 8, 5, 3, 2};
-  static constexpr int cell_rows = 1;  // rows whose activations are interleaved
+  static constexpr int single_row_blocks = 2;  // hidden blocks of a tile of one row
+  static constexpr int cell_rows = 1;          // rows whose activations are interleaved
 };
 }  // namespace
 

@@ -1,0 +1,111 @@
+"""What kernels are given: float32 arrays as they read them, and which steps of each row they compute.
+
+`Spans` holds `lengths` and `resets`, checked and time-major, None where they would change nothing. Layers and
+`lstmx.functional` share these checks; the reference has arrays of its own. Nothing is computed here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lstmx._checks import FloatArray, check_array, check_int, describe_shape
+
+FLOAT32 = np.dtype(np.float32)
+
+Lengths = NDArray[np.int64]
+Resets = NDArray[np.bool_]
+
+
+class Spans(NamedTuple):
+    """Which steps of each row are computed, and where a row begins anew.
+
+    Attributes:
+        lengths: int64 [B], the number of steps of each row; None: all T.
+        resets: bool [T,B], True where the state is zero before the step; None: nowhere.
+    """
+
+    lengths: Lengths | None
+    resets: Resets | None
+
+
+def as_float32(name: str, value: Any, shape: tuple[int, ...] | None = None) -> FloatArray:
+    """Return `value` as kernels read it (float32, aligned, last axis contiguous); a copy only if need be."""
+    if type(value) is np.ndarray and value.dtype == FLOAT32:
+        if shape is not None and value.shape != shape:
+            check_array(name, value, shape=shape)
+        array = value
+    else:
+        array = np.asarray(check_array(name, value, shape=shape))
+    flags = array.flags
+    if flags.carray:  # C-contiguous, aligned (and writable: the usual case, in one question)
+        return array
+    if not flags.aligned or (array.shape[-1] > 1 and array.strides[-1] != 4):
+        return array.copy(order="C")
+    return array
+
+
+def as_dense(name: str, value: Any, shape: tuple[int, ...]) -> FloatArray:
+    """Return `value` as kernels read parameters and states: float32, C-contiguous, of `shape`."""
+    return np.ascontiguousarray(as_float32(name, value, shape))
+
+
+def check_spans(lengths: Any, resets: Any, shape: tuple[int, ...], batch_first: bool = False) -> Spans | None:
+    """Return what `lengths` and `resets` say of an x of `shape`; None where that is nothing.
+
+    Args:
+        lengths: Integers [B], from 0 to T; of an unbatched x [T,I] a single one.
+        resets: bool of the shape of x without its last axis: [T,B], [B,T] if `batch_first`, or [T].
+        shape: The shape of x, [T,B,I], [B,T,I] if `batch_first`, or [T,I].
+        batch_first: Whether x has the batch as its first axis.
+
+    Raises:
+        TypeError: `lengths` are not integers or `resets` not bool.
+        ValueError: A shape differs or a length is out of range.
+    """
+    steps, *rows = (shape[1], shape[0]) if batch_first and len(shape) == 3 else shape[:-1]
+    checked = None if lengths is None else _check_lengths(lengths, steps, tuple(rows))
+    marks = None if resets is None else _check_resets(resets, shape[:-1])
+    if marks is not None:
+        if len(shape) == 2:
+            marks = marks[:, np.newaxis]
+        elif batch_first:
+            marks = marks.T
+    return None if checked is None and marks is None else Spans(checked, marks)
+
+
+def check_checkpoint_steps(value: Any) -> int | None:
+    """Return `value` if it is None or an integer of at least 1."""
+    return None if value is None else check_int("checkpoint_steps", value, minimum=1)
+
+
+def _check_lengths(value: Any, steps: int, rows: tuple[int, ...]) -> Lengths | None:
+    array = _asarray("lengths", value, "integers")
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"lengths: expected integers, got dtype {array.dtype}")
+    if array.shape != rows:
+        raise ValueError(f"lengths: expected shape {describe_shape(rows)}, got {array.shape}")
+    wrong = (array < 0) | (array > steps)
+    if wrong.any():
+        raise ValueError(f"lengths: expected 0 to {steps}, the steps of x, got {array[wrong][0]}")
+    if (array == steps).all():
+        return None
+    return array.astype(np.int64).reshape(-1)  # a copy: the caller may change his own before backward
+
+
+def _check_resets(value: Any, shape: tuple[int, ...]) -> Resets | None:
+    array = _asarray("resets", value, "True and False")
+    if array.dtype != np.bool_:
+        raise TypeError(f"resets: expected True and False, got dtype {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"resets: expected shape {describe_shape(shape)}, got {array.shape}")
+    return array if array.any() else None
+
+
+def _asarray(name: str, value: Any, what: str) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise TypeError(f"{name}: expected {what}, got {type(value).__name__} ({error})") from None
