@@ -41,8 +41,9 @@ def main(argv: list[str] | None = None) -> int:
                 for shape, case in _cases(options):
                     others = chosen if not case.lengths else peers.installed(["torch", "onnxruntime"])
                     failures += not _measure(run, shape, case, others, rows)
-            write_results(name, {"rows": merge_rows(name, rows)})
-    if name == "lstm":
+            if rows:
+                write_results(name, {"rows": merge_rows(name, rows)})
+    if rows and name == "lstm":
         print(report.write())
     return 1 if failures else 0
 

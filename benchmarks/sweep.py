@@ -61,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
                     print(
                         f"{name:<20}{mode:<10}{threads}  {row['ratio']['torch']['median']:.2f}x", flush=True
                     )
+    if not rows:
+        print("nothing was measured")
+        return 1
     _print_worst(rows)
     about = {"seed": options.seed, "shapes": options.number, "max_gflop": options.max_gflop}
     print(write_results(options.out, {**about, "rows": rows}))

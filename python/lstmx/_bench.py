@@ -69,9 +69,15 @@ def serve(sides: Mapping[str, Side]) -> None:
             else:
                 answer["seconds"] = statistics.median(_timed(job.run) for _ in range(request["runs"]))
         except Exception as error:
-            traceback.print_exc()
-            answer["error"] = f"{type(error).__name__}: {error}"
+            traceback.print_tb(error.__traceback__)
+            answer["error"] = f"{type(error).__name__}: {_first_line(str(error))}"
         print(json.dumps(answer), file=answers, flush=True)
+
+
+def _first_line(message: str, longest: int = 300) -> str:
+    """Enough to know an error by: a binding's message prints whole arrays."""
+    line = message.split("\n", 1)[0]
+    return line if len(line) <= longest else f"{line[:longest]} ..."
 
 
 def _timed(run: Callable[[], object]) -> float:
