@@ -46,6 +46,20 @@ def sum_of_squares(x: _Array) -> float: ...
 
 class LstmPlan:
     def __init__(self, input_size: int, hidden_size: int) -> None: ...
+    def call(
+        self,
+        version: int,
+        weight_ih: _Array,
+        weight_hh: _Array,
+        bias_ih: _Array | None,
+        bias_hh: _Array | None,
+        x: object,
+        state: object | None,
+        batch_first: bool,
+        training: bool,
+        checkpoint_steps: int,
+        threads: int,
+    ) -> tuple[_Array, tuple[_Array, _Array], LstmTape | None] | None: ...
     def forward(
         self,
         version: int,

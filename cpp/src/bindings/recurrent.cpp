@@ -56,6 +56,64 @@ std::unique_ptr<RecurrentTape> forward(RecurrentPlan& plan, std::int64_t version
   return plan.forward(version, weights, call, training);
 }
 
+// Whether kernels can read the object as it is: a float32 array of this shape, the axes in `strided` being free.
+bool readable(py::handle object, std::initializer_list<Index> shape, bool dense) {
+  if (!py::isinstance<py::array_t<float, 0>>(object)) return false;
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  constexpr int aligned = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  constexpr int contiguous = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_;
+  const int wanted = dense ? aligned | contiguous : aligned;
+  if ((array.flags() & wanted) != wanted || array.ndim() != static_cast<py::ssize_t>(shape.size())) return false;
+  int axis = 0;
+  for (const Index n : shape) {
+    if (n >= 0 && array.shape(axis) != n) return false;
+    ++axis;
+  }
+  return dense || array.shape(axis - 1) <= 1 || array.strides(axis - 1) == Index{sizeof(float)};
+}
+
+// The short way for the usual call, one cell over a batch of full rows: checks, allocates and computes in one crossing
+// of the border. Returns (y, (h_n, c_n), tape or None), or None where an argument would have to be converted or
+// refused, which is Python's business.
+py::object call_once(RecurrentPlan& plan, std::int64_t version, const py::array& weight_ih, const py::array& weight_hh,
+                     const Optional& bias_ih, const Optional& bias_hh, py::handle x, py::handle state, bool batch_first,
+                     bool training, Index checkpoint_steps, int threads) {
+  const Index I = plan.input_size(), H = plan.hidden_size();
+  if (!readable(x, {-1, -1, I}, false)) return py::none();
+  const auto array = py::reinterpret_borrow<py::array>(x);
+  const int time = batch_first ? 1 : 0, row = 1 - time;
+  const Index T = array.shape(time), B = array.shape(row);
+  const RecurrentWeights weights{dense_input("weight_ih", weight_ih, {4 * H, I}),
+                                 dense_input("weight_hh", weight_hh, {4 * H, H}),
+                                 dense_input("bias_ih", bias_ih, {4 * H}), dense_input("bias_hh", bias_hh, {4 * H})};
+  RecurrentCall call{};
+  call.T = T;
+  call.B = B;
+  const Array in("x", array, 3, Access::read);
+  call.x = {in.data(), in.stride(time), in.stride(row)};
+  if (!state.is_none()) {
+    if (!PyTuple_CheckExact(state.ptr()) || PyTuple_GET_SIZE(state.ptr()) != 2) return py::none();
+    const py::handle h_0 = PyTuple_GET_ITEM(state.ptr(), 0), c_0 = PyTuple_GET_ITEM(state.ptr(), 1);
+    if (!readable(h_0, {1, B, H}, true) || !readable(c_0, {1, B, H}, true)) return py::none();
+    call.h_0 = static_cast<const float*>(py::reinterpret_borrow<py::array>(h_0).data());
+    call.c_0 = static_cast<const float*>(py::reinterpret_borrow<py::array>(c_0).data());
+  }
+  py::array_t<float> y({array.shape(0), array.shape(1), H}), h_n({Index{1}, B, H}), c_n({Index{1}, B, H});
+  const Array out("y", y, 3, Access::write);
+  call.y = {out.mutable_data(), out.stride(time), out.stride(row)};
+  call.h_n = h_n.mutable_data();
+  call.c_n = c_n.mutable_data();
+  if (checkpoint_steps < 0) refuse("checkpoint_steps", "at least 0");
+  call.checkpoint_steps = checkpoint_steps;
+  call.threads = check_threads(threads);
+  std::unique_ptr<RecurrentTape> tape;
+  {
+    const py::gil_scoped_release nogil;  // the arrays are held by the caller's frame and by this one
+    tape = plan.forward(version, weights, call, training);
+  }
+  return py::make_tuple(std::move(y), py::make_tuple(std::move(h_n), std::move(c_n)), py::cast(std::move(tape)));
+}
+
 void backward(RecurrentTape& tape, const py::array& x, const py::array& y, const Optional& h_0, const Optional& dy,
               const Optional& dh_n, const Optional& dc_n, const Optional& dx, const Optional& dh_0,
               const Optional& dc_0, const py::array& d_weight_ih, const py::array& d_weight_hh,
@@ -92,6 +150,9 @@ void bind_recurrent(py::module_& m) {
              return std::make_unique<RecurrentPlan>(Cell::lstm, input_size, hidden_size);
            }),
            arg("input_size"), arg("hidden_size"))
+      .def("call", &call_once, arg("version"), arg("weight_ih"), arg("weight_hh"), arg("bias_ih"), arg("bias_hh"),
+           arg("x"), arg("state").none(true), arg("batch_first"), arg("training"), arg("checkpoint_steps"),
+           arg("threads"))
       .def("forward", &forward, arg("version"), arg("weight_ih"), arg("weight_hh"), arg("bias_ih"), arg("bias_hh"),
            arg("x"), arg("h_0"), arg("c_0"), arg("lengths"), arg("resets"), arg("y"), arg("h_n"), arg("c_n"),
            arg("training"), arg("checkpoint_steps"), arg("threads"));

@@ -129,7 +129,7 @@ class LSTM(Module):
         (True, False)
     """
 
-    _TRANSIENT = Module._TRANSIENT | {"_layers"}
+    _TRANSIENT = Module._TRANSIENT | {"_layers", "_only_cell"}
 
     input_size: int
     output_size: int
@@ -259,6 +259,7 @@ class LSTM(Module):
             weights = (params[weight_ih], params[weight_hh], params.get(bias_ih), params.get(bias_hh))
             d_weights = (grads[weight_ih], grads[weight_hh], grads.get(bias_ih), grads.get(bias_hh))
             cells.append(_Cell(_core.LstmPlan(width, self.hidden_size), weights, d_weights))
+        self._only_cell = cells[0] if len(cells) == 1 else None
         self._layers = tuple(
             tuple(cells[k : k + self._directions]) for k in range(0, len(cells), self._directions)
         )
@@ -294,16 +295,56 @@ class LSTM(Module):
 
     # --- the two passes -------------------------------------------------------------------------------------
 
+    def __call__(
+        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
+    ) -> tuple[FloatArray, Any]:
+        """Return `(y, (h_n, c_n))`: inference, without dropout."""
+        direct = self._call_core(x, state, False) if lengths is None and resets is None else None
+        return super().__call__(x, state, lengths=lengths, resets=resets) if direct is None else direct[:2]
+
+    def forward(
+        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
+    ) -> tuple[FloatArray, Any, Backward]:
+        """Return `(y, (h_n, c_n), backward)`: the training pass, with dropout; see `Module.forward`."""
+        direct = self._call_core(x, state, True) if lengths is None and resets is None else None
+        if direct is None:
+            return super().forward(x, state, lengths=lengths, resets=resets)
+        return self._trained(x, state, *direct)
+
+    def _call_core(self, x: Any, state: Any, training: bool) -> Any:
+        """Return `(y, (h_n, c_n), tape)` of a layer of one cell, if the core can take x and state so.
+
+        None stands for everything else. The core checks what it takes, so that the usual call, which may last
+        a microsecond, is not checked twice.
+        """
+        cell = self._only_cell
+        if cell is None:
+            return None
+        options = self.batch_first, training, self.checkpoint_steps or 0, _core.get_num_threads()
+        return cell.plan.call(self._arena.version, *cell.weights, x, state, *options)
+
     def _infer(self, x: FloatArray, state: State | None, spans: Spans | None) -> tuple[FloatArray, State]:
-        y, final, _ = self._compute(x, state, spans, False)
+        direct = self._call_core(x, state, False) if spans is None else None
+        y, final, _ = direct or self._compute(x, state, spans, False)
         return y, final
 
     def _train(
         self, x: FloatArray, state: State | None, spans: Spans | None
     ) -> tuple[FloatArray, State, Backward]:
+        direct = self._call_core(x, state, True) if spans is None else None
+        if direct is not None:
+            return self._trained(x, state, *direct)
         y, final, steps = self._compute(x, state, spans, True)
         y.flags.writeable = False
         return y, final, _LSTMBackward(self, x.shape, state, spans, steps)
+
+    def _trained(
+        self, x: FloatArray, state: State | None, y: FloatArray, final: State, tape: _core.LstmTape
+    ) -> tuple[FloatArray, State, Backward]:
+        """What `_train` returns, for what the core made of a call at once."""
+        y.flags.writeable = False
+        steps = [_Step(self._time_major(x), self._time_major(y), [tape], None)]
+        return y, final, _LSTMBackward(self, x.shape, state, None, steps)
 
     def _compute(
         self, x: FloatArray, state: State | None, spans: Spans | None, training: bool
