@@ -100,8 +100,9 @@ struct Backward : Layout<S, Cell_> {
 
   // ---- step by step
 
-  // rows [r, r + m) of dG against a packed [G*H, columns]: the full hidden blocks, then the valid lanes of the last
-  LSTMX_INLINE void gate_operands(const Context& k, Index r, Index m, ProductTile& tile) {
+  // the rows of dG from r on, PW apart, against a packed [G*H, columns]: the full hidden blocks, then the valid lanes
+  // of the last
+  LSTMX_INLINE void gate_operands(const Context& k, Index r, ProductTile& tile) {
     const Index H = k.a.size.H, full = H / W, block = k.a.size.rows * PW;
     tile.a.segment = block;
     tile.a.depth = PW;
@@ -109,8 +110,8 @@ struct Backward : Layout<S, Cell_> {
     tile.b.segment = W;
     tile.b.depth = H % W;
     tile.b.count = H % W ? G : 0;
-    Operand::set_rows(tile.a, k.gates + r * PW, PW, m);
-    Operand::set_rows(tile.b, k.gates + full * block + r * PW, PW, m);
+    tile.a.row[0] = k.gates + r * PW;
+    tile.b.row[0] = k.gates + full * block + r * PW;
   }
 
   // dh = dG U of step t, for the part's columns and its positions alive then
@@ -127,9 +128,9 @@ struct Backward : Layout<S, Cell_> {
         tile.init = nullptr;
         tile.lanes = W;
         for_tiles(begin, end, S::tile_rows[V], [&](Index p, Index m) {
-          gate_operands(k, first_row + p, m, tile);
+          gate_operands(k, first_row + p, tile);
           for (Index i = 0; i < m; ++i) tile.c[i] = k.dh + (p + i) * stride + first * W;
-          run_product<S, V>(m, tile);
+          run_product<S, V, PW>(m, tile);
         });
       });
     }
@@ -236,9 +237,9 @@ struct Backward : Layout<S, Cell_> {
         tile.init = nullptr;
         tile.lanes = lanes;
         for_tiles(share.begin, share.end, S::tile_rows[V], [&](Index r, Index m) {
-          gate_operands(k, first_row + r, m, tile);
+          gate_operands(k, first_row + r, tile);
           for (Index i = 0; i < m; ++i) tile.c[i] = rows.dx[r + i] + first;
-          run_product<S, V>(m, tile);
+          run_product<S, V, PW>(m, tile);
         });
       });
     });

@@ -114,16 +114,17 @@ struct Operand {
   }
 };
 
-// acc += operand * panel; returns the panel's end
-template <class S, int M, int V>
+// acc += operand * panel; returns the panel's end. With a distance, only the first row is looked at and the others
+// follow it so many floats apart: known to the compiler, they cost no pointers.
+template <class S, int M, int V, int distance = 0>
 LSTMX_INLINE const float* multiply_operand(typename S::Vec (&acc)[M][V], const Operand& operand, const float* panel) {
   const float* a[M];
   LSTMX_UNROLL
-  for (int m = 0; m < M; ++m) a[m] = operand.row[m];
+  for (int m = 0; m < M; ++m) a[m] = distance ? operand.row[0] + m * distance : operand.row[m];
   for (Index s = 0; s < operand.count; ++s) {
     panel = multiply<S, M, V>(acc, a, panel, operand.depth);
     LSTMX_UNROLL
-    for (int m = 0; m < M; ++m) a[m] += operand.segment;
+    for (int m = 0; m < M; ++m) a[m] = distance && m > 0 ? a[0] + m * distance : a[m] + operand.segment;
   }
   return panel;
 }
@@ -137,7 +138,7 @@ struct ProductTile {
   Index lanes;  // valid lanes of the last vector
 };
 
-template <class S, int M, int V>
+template <class S, int M, int V, int distance>
 __attribute__((noinline)) void product_tile(const ProductTile& t) {
   constexpr int W = S::width;
   typename S::Vec acc[M][V];
@@ -147,7 +148,8 @@ __attribute__((noinline)) void product_tile(const ProductTile& t) {
     LSTMX_UNROLL
     for (int m = 0; m < M; ++m) acc[m][v] = first;
   }
-  multiply_operand<S, M, V>(acc, t.b, multiply_operand<S, M, V>(acc, t.a, t.panel));
+  const float* middle = multiply_operand<S, M, V, distance>(acc, t.a, t.panel);
+  multiply_operand<S, M, V, distance>(acc, t.b, middle);
   LSTMX_UNROLL
   for (int m = 0; m < M; ++m) {
     float* c = t.c[m];
@@ -235,10 +237,10 @@ LSTMX_INLINE void add_column_sums(const float* b, Index b_row, Index count, floa
 }
 
 // The tile function for run-time sizes, 1 <= rows <= tile_rows[V].
-template <class S, int V, int M = S::tile_rows[V]>
+template <class S, int V, int distance = 0, int M = S::tile_rows[V]>
 LSTMX_INLINE void run_product(Index rows, const ProductTile& t) {
-  if (rows == M) return product_tile<S, M, V>(t);
-  if constexpr (M > 1) run_product<S, V, M - 1>(rows, t);
+  if (rows == M) return product_tile<S, M, V, distance>(t);
+  if constexpr (M > 1) run_product<S, V, distance, M - 1>(rows, t);
 }
 
 template <class S, int V, int M = S::tile_rows[V]>
