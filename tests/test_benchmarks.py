@@ -124,7 +124,15 @@ def test_flops_count_what_is_computed():
 @needs_torch
 @pytest.mark.parametrize("mode", _bench.MODES)
 @pytest.mark.parametrize(
-    "case", [TINY, Case(1, 1, 1, 1), dataclasses.replace(TINY, layers=2, bidirectional=True)], ids=str
+    "case",
+    [
+        TINY,
+        Case(1, 1, 1, 1),
+        dataclasses.replace(TINY, layers=2, bidirectional=True),
+        Case(12, 5, 3, 4, lengths=True),
+        Case(12, 5, 3, 4, layers=2, bidirectional=True, lengths=True),
+    ],
+    ids=str,
 )
 def test_lstmx_and_torch_agree(case, mode):
     request = dataclasses.replace(case, mode=mode).as_json()
