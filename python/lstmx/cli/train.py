@@ -117,8 +117,10 @@ def _report(forecaster: Forecaster, history: History, seconds: float) -> str:
         "persistence": "persistence",
         "seasonal_naive": f"seasonal-naive ({metrics['season']})",
     }
+    losses = history.get("val_loss")  # none where Ctrl-C came within the first epoch
+    kept = f", kept the weights of epoch {losses.index(min(losses)) + 1}" if losses else ""
     lines = [
-        f"trained {history.epochs} epochs in {seconds:.1f} s; "
+        f"trained {history.epochs} epochs in {seconds:.1f} s{kept}",
         f"{metrics['forecasts']} forecasts of {forecaster.horizon} rows in the last part, "
         f"errors in the unit of {forecaster.target}:",
         f"{'':<22}{'MAE':>12}{'RMSE':>12}",
@@ -133,6 +135,8 @@ def _report(forecaster: Forecaster, history: History, seconds: float) -> str:
     better = [
         name for key, name in names.items() if metrics[key] and metrics[key]["mae"] < metrics["lstm"]["mae"]
     ]
+    if losses:
+        lines.append("The last part also chose the epoch, so that the LSTM's errors are a little optimistic.")
     if better:
         lines.append(f"In MAE the LSTM is worse than {' and '.join(better)}: do not use it as it is.")
     if history.interrupted:
