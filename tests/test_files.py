@@ -545,3 +545,13 @@ def test_a_save_killed_at_any_instant_leaves_a_whole_file(tmp_path, seed):
         assert len(values) == 1
         assert values[0] in (0.0, 1.0)
     assert all(entry == path or entry.name.startswith(".lstmx-") for entry in tmp_path.iterdir())
+
+
+def test_the_same_model_is_the_same_file(tmp_path):
+    model = lstmx.Sequential(lstmx.LSTM(2, 3, rng=0), lstmx.Linear(3, 1, rng=1))
+    contents = set()
+    for number in range(8):  # safetensors itself orders metadata at random
+        lstmx.save(tmp_path / str(number), model, extra={"columns": ["ä", "b"], "season": 52})
+        contents.add((tmp_path / str(number)).read_bytes())
+    assert len(contents) == 1
+    assert lstmx.files.read_header(tmp_path / "0")["extra"] == {"columns": ["ä", "b"], "season": 52}

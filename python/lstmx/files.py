@@ -296,10 +296,20 @@ def _serialize(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str])
     for key, text in metadata.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise TypeError(f"metadata: expected text, got {key!r}: {text!r}")
-    data: bytes = safetensors.numpy.save(arrays, dict(metadata))
+    data = _with_sorted_metadata(safetensors.numpy.save(arrays, dict(metadata)))
     if int.from_bytes(data[:8], "little") > _MAX_HEADER:
         raise ValueError(f"metadata: expected a header of at most {_MAX_HEADER} bytes, got more")
     return data
+
+
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """The same file with its metadata in order: safetensors' own order changes from call to call."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 # ---------------------------------------------------------------- reading, strictly
