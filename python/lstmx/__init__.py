@@ -1,7 +1,7 @@
 """lstmx: LSTM networks on CPUs.
 
-Fused kernels in C++, a thin Python API, a trainer. Importing the package loads NumPy and the compiled core;
-every other part is loaded when its name is first used.
+Fused kernels in C++, a thin Python API, a trainer. Importing the package loads the compiled core; every other
+part, NumPy included, is loaded when its name is first used.
 
 Example:
     >>> import numpy as np
