@@ -14,6 +14,7 @@ the formulas in float64, to be read, are `lstmx.reference`'s. Not here: metrics 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -29,7 +30,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 LossFunction: TypeAlias = Callable[..., tuple[float, FloatArray]]
 
 
-class Loss:
+class Loss(ABC):
     """What the losses share; call one as `loss(pred, target, *, weights=None, mask=None)`.
 
     A loss of your own need not be a `Loss`: any function with this call and this result will do. (Its mean
@@ -125,6 +126,7 @@ class Loss:
             return truth[..., 0]
         raise ValueError(f"target: expected shape {pred.shape}, got {truth.shape}")
 
+    @abstractmethod
     def _sum(
         self,
         pred: FloatArray,
@@ -134,7 +136,6 @@ class Loss:
         scale: float,
     ) -> tuple[float, FloatArray]:
         """The weighted sum over the unmasked elements, and its gradient times `scale`."""
-        raise NotImplementedError
 
 
 class MSE(Loss):

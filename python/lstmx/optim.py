@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -37,7 +38,7 @@ class _Batch(NamedTuple):
     decays: NDArray[np.float64]  # [n]
 
 
-class Optimizer:
+class Optimizer(ABC):
     """What the optimisers share: the learning rate, parameter groups, and state that belongs to one model.
 
     **Weight decay** is L2 decay, 0 unless asked for, and never touches biases unless `decay_biases` says so.
@@ -114,8 +115,9 @@ class Optimizer:
             self._update(arena, batch, grad_scale)
         arena.touch()
 
+    @abstractmethod
     def _update(self, arena: Arena, batch: _Batch, grad_scale: float) -> None:
-        raise NotImplementedError
+        """One fused step over the segments of `batch`."""
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Copies of what a resumed training needs: `lr`, `steps` and, as `m/NAME`, the state per parameter.
