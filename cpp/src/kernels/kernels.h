@@ -105,7 +105,7 @@ struct CellKernels {
   Index (*pack_backward_size)(Index I, Index H);
   Index (*tape_size)(const RecurrentSizes&);
   Index (*forward_work_size)(const RecurrentSizes&, int threads);
-  Index (*backward_work_size)(const RecurrentSizes&, int threads);
+  Index (*backward_work_size)(const RecurrentSizes&);
   void (*pack_forward)(const RecurrentWeights&, Index I, Index H, float* packed);
   void (*pack_backward)(const RecurrentWeights&, Index I, Index H, float* packed);
   void (*forward)(const RecurrentForward&);

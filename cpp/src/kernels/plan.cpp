@@ -120,7 +120,7 @@ void RecurrentTape::backward(RecurrentBackward args) {
     backward_in_pieces(args);
   } else {
     const CellKernels& kernels = kernels_of(*packed_backward_->target, cell_);
-    const Buffer work = pool_->acquire(kernels.backward_work_size(size_, args.threads));
+    const Buffer work = pool_->acquire(kernels.backward_work_size(size_));
     args.size = size_;
     args.schedule = rows_.schedule();
     args.packed = packed_backward_->buffer.data();
@@ -162,7 +162,7 @@ void RecurrentTape::backward_in_pieces(const RecurrentBackward& args) const {
     const Buffer tape = pool_->acquire(kernels.tape_size(size));
     run_forward(kernels, *packed_forward_, *pool_, size, rows.schedule(), again, tape.data());
 
-    const Buffer work = pool_->acquire(kernels.backward_work_size(size, args.threads));
+    const Buffer work = pool_->acquire(kernels.backward_work_size(size));
     piece.size = size;
     piece.schedule = rows.schedule();
     piece.x = again.x;

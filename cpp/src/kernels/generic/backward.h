@@ -27,7 +27,7 @@ struct Backward : Layout<S, Cell_> {
     return (3 * chunk_steps(n) * n.B * L::pointer_floats + W - 1) / W * W;
   }
 
-  static Index work_size(const RecurrentSizes& n, int) {
+  static Index work_size(const RecurrentSizes& n) {
     const Index HB = L::blocks(n.H);
     return HB * W * (2 * n.B + 1) + HB * (n.I + n.H + 1) * PW + 2 * pointers_size(n);
   }
