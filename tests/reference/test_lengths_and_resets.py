@@ -9,7 +9,13 @@ import pytest
 
 from lstmx import reference
 from tests.reference.finite_differences import assert_gradient
-from tests.reference.test_lstm import GRADIENTS, NAMES, layer_inputs, stack_params
+from tests.reference.test_lstm import (
+    GRADIENTS,
+    NAMES,
+    assert_stack_gradients,
+    layer_inputs,
+    stack_params,
+)
 
 LENGTHS = np.array([4, 0, 2])
 RESETS = np.array([[0, 1, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0]], bool).T  # [T,B], some beyond the lengths
@@ -47,19 +53,7 @@ class TestFiniteDifferences:
         params = stack_params(rng, 2, 2, 2, bidirectional=True)
         x, state = rng.standard_normal((4, 3, 2)), rng.standard_normal((2, 4, 3, 2))
         options = {"num_layers": 2, "bidirectional": True, "lengths": LENGTHS, "resets": RESETS}
-        y, (h_n, c_n), backward = reference.lstm(x, params, (state[0], state[1]), **options)
-        dy, dh_n, dc_n = (rng.standard_normal(a.shape) for a in (y, h_n, c_n))
-        dx, (dh_0, dc_0), grads = backward(dy, (dh_n, dc_n))
-
-        def scalar(x=x, h_0=state[0], c_0=state[1], **changed):
-            y, (h_n, c_n), _ = reference.lstm(x, params | changed, (h_0, c_0), **options)
-            return float(np.sum(y * dy) + np.sum(h_n * dh_n) + np.sum(c_n * dc_n))
-
-        assert_gradient(lambda v: scalar(x=v), x, dx, "dx")
-        assert_gradient(lambda v: scalar(h_0=v), state[0], dh_0, "dh_0")
-        assert_gradient(lambda v: scalar(c_0=v), state[1], dc_0, "dc_0")
-        for name, value in params.items():
-            assert_gradient(lambda v, name=name: scalar(**{name: v}), value, grads[name], name)
+        assert_stack_gradients(rng, x, params, state, **options)
 
 
 class TestAgainstPyTorch:

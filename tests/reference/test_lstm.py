@@ -38,6 +38,24 @@ def stack_params(rng, inputs, hidden, num_layers, bidirectional, bias=True):
     return params
 
 
+def assert_stack_gradients(rng, x, params, state, **options):
+    """Every gradient of `reference.lstm` with these options, by finite differences."""
+    y, (h_n, c_n), backward = reference.lstm(x, params, (state[0], state[1]), **options)
+    dy, dh_n, dc_n = (rng.standard_normal(a.shape) for a in (y, h_n, c_n))
+    dx, (dh_0, dc_0), grads = backward(dy, (dh_n, dc_n))
+    assert grads.keys() == params.keys()
+
+    def scalar(x=x, h_0=state[0], c_0=state[1], **changed):
+        y, (h_n, c_n), _ = reference.lstm(x, params | changed, (h_0, c_0), **options)
+        return float(np.sum(y * dy) + np.sum(h_n * dh_n) + np.sum(c_n * dc_n))
+
+    assert_gradient(lambda v: scalar(x=v), x, dx, "dx")
+    assert_gradient(lambda v: scalar(h_0=v), state[0], dh_0, "dh_0")
+    assert_gradient(lambda v: scalar(c_0=v), state[1], dc_0, "dc_0")
+    for name, value in params.items():
+        assert_gradient(lambda v, name=name: scalar(**{name: v}), value, grads[name], name)
+
+
 class TestFiniteDifferences:
     @pytest.mark.parametrize("steps", [1, 4])
     def test_every_gradient_of_one_layer(self, rng, steps):
@@ -76,20 +94,7 @@ class TestFiniteDifferences:
         params = stack_params(rng, 2, 3, 2, bidirectional)
         x = rng.standard_normal((2, 3, 2))
         state = rng.standard_normal((2, 2 * directions, 2 if batch_first else 3, 3))
-        y, (h_n, c_n), backward = reference.lstm(x, params, (state[0], state[1]), **options)
-        dy, dh_n, dc_n = (rng.standard_normal(a.shape) for a in (y, h_n, c_n))
-        dx, (dh_0, dc_0), grads = backward(dy, (dh_n, dc_n))
-        assert grads.keys() == params.keys()
-
-        def scalar(x=x, h_0=state[0], c_0=state[1], **changed):
-            y, (h_n, c_n), _ = reference.lstm(x, params | changed, (h_0, c_0), **options)
-            return float(np.sum(y * dy) + np.sum(h_n * dh_n) + np.sum(c_n * dc_n))
-
-        assert_gradient(lambda v: scalar(x=v), x, dx, "dx")
-        assert_gradient(lambda v: scalar(h_0=v), state[0], dh_0, "dh_0")
-        assert_gradient(lambda v: scalar(c_0=v), state[1], dc_0, "dc_0")
-        for name, value in params.items():
-            assert_gradient(lambda v, name=name: scalar(**{name: v}), value, grads[name], name)
+        assert_stack_gradients(rng, x, params, state, **options)
 
 
 class TestAgainstPyTorch:
