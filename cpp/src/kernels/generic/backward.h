@@ -13,12 +13,12 @@ struct Backward : Layout<S, Cell_> {
   using L = Layout<S, Cell_>;
   using Cell = Cell_;
   using Vec = typename S::Vec;
-  using L::W, L::G, L::PW;
+  using L::W, L::G, L::PW, L::QW, L::R;
   static constexpr Index least_rows = 384;  // of a chunk
 
   static Index chunk_steps(const RecurrentSizes& n) {
     if (n.B == 0 || n.T == 0) return 1;
-    const Index by_rows = (least_rows + n.B - 1) / n.B, by_size = L::l2_floats / (n.B * L::blocks(n.H) * PW);
+    const Index by_rows = (least_rows + n.B - 1) / n.B, by_size = L::l2_floats / (n.B * G * L::padded(n.H));
     const Index steps = by_rows > by_size ? by_rows : by_size;
     return steps < n.T ? steps : n.T;
   }
@@ -28,8 +28,8 @@ struct Backward : Layout<S, Cell_> {
   }
 
   static Index work_size(const RecurrentSizes& n) {
-    const Index HB = L::blocks(n.H);
-    return HB * W * (2 * n.B + 1) + HB * (n.I + n.H + 1) * PW + 2 * pointers_size(n);
+    const Index stride = L::vectors(n.H) * W;
+    return stride * (2 * n.B + 1) + G * stride * L::panel_rows(n.I, n.H) + 2 * pointers_size(n);
   }
 
   // Where the rows of a chunk are; two are in turn, for a thread may be one chunk ahead of another.
@@ -40,23 +40,22 @@ struct Backward : Layout<S, Cell_> {
 
   struct Context {
     const RecurrentBackward& a;
-    Index HB;
+    Index stride;            // H in whole vectors
     float *gates, *cells;    // the tape
-    float *zeros, *dc, *dh;  // [HB*W], [HB][B][W], [B][HB*W] by position
-    float* d_panel;          // [HB][I+H+1][PW]
+    float *zeros, *dc, *dh;  // [stride], for each block [B][units], [B][stride] by position
+    float* d_panel;          // for each block [I+H+1][gates of the block]: x, h, bias
     const float *u, *w;      // packed backward
     Rows rows[2];
   };
 
   static void run(const RecurrentBackward& a) {
     const RecurrentSizes& n = a.size;
-    const Index HB = L::blocks(n.H);
-    const ColumnGroups groups = ColumnGroups::of(n.H, W);
+    const Groups groups = Groups::of_columns(n.H, W);
     const Context k = make_context(a);
-    L::set_zero(k.zeros, HB * W);
+    L::set_zero(k.zeros, k.stride);
     parallel(L::team_size_of(n, a.threads, groups.count, 2.0), [&](const Team& team) {
       const Part part = L::part_of(n, a.schedule, team, groups);
-      L::read_state(a.dc_n, a.schedule, part, n.H, k.dc, n.B * W);
+      L::read_state(a.dc_n, a.schedule, part, n.H, k.dc, n.B);
       clear_panels(k, team);
       if (a.dx.data) clear_padding(k, team);
       const Index steps = chunk_steps(n);
@@ -80,14 +79,14 @@ struct Backward : Layout<S, Cell_> {
 
   static Context make_context(const RecurrentBackward& a) {
     const RecurrentSizes& n = a.size;
-    const Index HB = L::blocks(n.H);
+    const Index stride = L::vectors(n.H) * W;
     float* zeros = a.work;
-    float* dc = zeros + HB * W;
-    float* dh = dc + HB * n.B * W;
-    float* d_panel = dh + n.B * HB * W;
-    float* pointers = d_panel + HB * (n.I + n.H + 1) * PW;
-    Context k{a,  HB,      a.tape,   a.tape + HB * n.rows * PW,   zeros, dc,
-              dh, d_panel, a.packed, a.packed + G * n.H * HB * W, {}};
+    float* dc = zeros + stride;
+    float* dh = dc + stride * n.B;
+    float* d_panel = dh + stride * n.B;
+    float* pointers = d_panel + G * stride * L::panel_rows(n.I, n.H);
+    float* cells = a.tape + G * L::padded(n.H) * n.rows;
+    Context k{a, stride, a.tape, cells, zeros, dc, dh, d_panel, a.packed, a.packed + G * n.H * stride, {}};
     const Index most = chunk_steps(n) * n.B;
     for (Rows& rows : k.rows) {
       rows.x = reinterpret_cast<const float**>(pointers);
@@ -100,37 +99,44 @@ struct Backward : Layout<S, Cell_> {
 
   // ---- step by step
 
-  // the rows of dG from r on, PW apart, against a packed [G*H, columns]: the full hidden blocks, then the valid lanes
-  // of the last
+  // the rows of dG from r on against a packed [G*H, columns]: the wide blocks, whole quads, then the valid lanes of the
+  // last quad
   LSTMX_INLINE void gate_operands(const Context& k, Index r, ProductTile& tile) {
-    const Index H = k.a.size.H, full = H / W, block = k.a.size.rows * PW;
-    tile.a.segment = block;
-    tile.a.depth = PW;
-    tile.a.count = full;
-    tile.b.segment = W;
-    tile.b.depth = H % W;
-    tile.b.count = H % W ? G : 0;
-    tile.a.row[0] = k.gates + r * PW;
-    tile.b.row[0] = k.gates + full * block + r * PW;
+    const Index H = k.a.size.H, wide = H / W, quads = H % W / 4, rows = k.a.size.rows;
+    Operand& blocks = tile.operand[0];
+    blocks.segment = rows * PW;
+    blocks.depth = PW;
+    blocks.count = wide;
+    blocks.row[0] = k.gates + r * PW;
+    Operand& whole = tile.operand[1];
+    whole.segment = rows * QW;
+    whole.depth = QW;
+    whole.count = quads;
+    whole.row[0] = k.gates + wide * rows * PW + r * QW;
+    Operand& rest = tile.operand[2];
+    rest.segment = 4;
+    rest.depth = H % 4;
+    rest.count = H % 4 ? G : 0;
+    rest.row[0] = whole.row[0] + quads * rows * QW;
   }
 
   // dh = dG U of step t, for the part's columns and its positions alive then
   static void carry_back(const Context& k, Index t, const Part& part) {
-    const Index H = k.a.size.H, stride = k.HB * W, first_row = k.a.schedule.first[t];
+    const Index H = k.a.size.H, first_row = k.a.schedule.first[t];
     const Index begin = part.positions.begin, end = begin + alive_in(k.a.schedule, t, part.positions);
-    const ColumnGroups groups = ColumnGroups::of(H, W);
+    const Groups groups = Groups::of_columns(H, W);
     for (Index g = 0; g < groups.count; ++g) {
       const Index first = groups.first(g), vectors = groups.first(g + 1) - first;
-      if (first < part.blocks.begin || first >= part.blocks.end) continue;
+      if (first < part.vectors.begin || first >= part.vectors.end) continue;
       with_vectors(vectors, [&]<int V>() {
         ProductTile tile;
         tile.panel = k.u + first * W * G * H;
         tile.init = nullptr;
-        tile.lanes = W;
+        tile.c_vector = tile.lanes = W;
         for_tiles(begin, end, S::tile_rows[V], [&](Index p, Index m) {
           gate_operands(k, first_row + p, tile);
-          for (Index i = 0; i < m; ++i) tile.c[i] = k.dh + (p + i) * stride + first * W;
-          run_product<S, V, PW>(m, tile);
+          for (Index i = 0; i < m; ++i) tile.c[i] = k.dh + (p + i) * k.stride + first * W;
+          run_product<S, V, S::tile_rows[V], PW, QW, QW>(m, tile);
         });
       });
     }
@@ -146,31 +152,64 @@ struct Backward : Layout<S, Cell_> {
     if (!last) carry_back(k, t + 1, part);
     const Index carried = last ? begin : begin + alive_in(s, t + 1, part.positions);
     const Index before = t == 0 ? 0 : B + s.first[t - 1];
-    for (Index hb = part.blocks.begin; hb < part.blocks.end; ++hb) {
-      const Index lanes = L::lanes_of(H, hb);
-      for (Index p = begin; p < end; ++p) {
-        const Index b = s.order[p];
-        Vec dh = S::set(0.0f);
-        if (p >= carried) {  // this is the row's last step
-          if (a.dh_n) dh = load_lanes<S>(a.dh_n + b * H + hb * W, lanes);
-        } else if (!is_reset(s, t + 1, p)) {
-          dh = S::load(k.dh + (p * k.HB + hb) * W);
+    // where a row's dh comes from: the step after, or, at its last step, the final state's gradient
+    const auto carried_dh = [&](Index p) -> const float* {
+      if (p >= carried) return a.dh_n ? a.dh_n + s.order[p] * H : k.zeros;
+      return is_reset(s, t + 1, p) ? k.zeros : k.dh + p * k.stride;
+    };
+    const auto given_dy = [&](Index p) {
+      return a.dy.data ? a.dy.data + t * a.dy.step + s.order[p] * a.dy.row : k.zeros;
+    };
+    const auto output = [&](Index p) { return a.y.data + t * a.y.step + s.order[p] * a.y.row; };
+    L::for_blocks(H, part.vectors, [&](const Block& block) {
+      float* gates = k.gates + G * block.unit * a.size.rows;
+      const float* cells = k.cells + block.unit * (B + a.size.rows);
+      float* dcs = k.dc + block.unit * B;
+      if (block.quads == 0) {
+        for (Index p = begin; p < end; ++p) {
+          const Vec dh = S::add(S::load(carried_dh(p) + block.unit), S::load(given_dy(p) + block.unit));
+          Vec dc = S::load(dcs + p * W);
+          cell_back<false>(gates + (s.first[t] + p) * PW, W, S::load(output(p) + block.unit),
+                           S::load(cells + (before + p) * W), dh, dc);
+          S::store(dcs + p * W, is_reset(s, t, p) ? S::set(0.0f) : dc);
         }
-        if (a.dy.data) dh = S::add(dh, load_lanes<S>(a.dy.data + t * a.dy.step + b * a.dy.row + hb * W, lanes));
-        const Vec h = load_lanes<S>(a.y.data + t * a.y.step + b * a.y.row + hb * W, lanes);
-        const Vec c_prev = S::load(k.cells + (hb * (B + a.size.rows) + before + p) * W);
-        float* gates = k.gates + (hb * a.size.rows + s.first[t] + p) * PW;
-        float* dc = k.dc + (hb * B + p) * W;
-        Vec g[G];
-        LSTMX_UNROLL
-        for (int j = 0; j < G; ++j) g[j] = S::load(gates + j * W);
-        Vec dcv = S::load(dc);
-        Cell::backward(g, h, c_prev, dh, dcv);
-        S::store(dc, is_reset(s, t, p) ? S::set(0.0f) : dcv);
-        LSTMX_UNROLL
-        for (int j = 0; j < G; ++j) S::store(gates + j * W, g[j]);
+        return;
       }
-    }
+      for (Index p = begin; p < end; p += R) {
+        const Index rows = end - p < R ? end - p : R;
+        const float *dh_from[R], *dy_from[R], *h_from[R];
+        for (Index r = 0; r < R; ++r) {  // a row more than there are reads zeros
+          dh_from[r] = r < rows ? carried_dh(p + r) : k.zeros;
+          dy_from[r] = r < rows ? given_dy(p + r) : k.zeros;
+          h_from[r] = r < rows ? output(p + r) : k.zeros;
+        }
+        for (Index q = 0; q < block.quads; ++q) {
+          const Index unit = block.unit + q * 4, lanes = H - unit < 4 ? H - unit : 4;
+          const Vec dh = S::add(S::load_fours(dh_from, unit, lanes), S::load_fours(dy_from, unit, lanes));
+          const float* c_prev = cells + q * (B + a.size.rows) * 4 + (before + p) * 4;
+          float* to = dcs + q * B * 4 + p * 4;
+          Vec dc = load_lanes<S>(to, rows * 4);
+          cell_back<true>(gates + q * a.size.rows * QW + (s.first[t] + p) * QW, rows * 4,
+                          S::load_fours(h_from, unit, lanes), load_lanes<S>(c_prev, rows * 4), dh, dc);
+          store_lanes<S>(to, dc, rows * 4);
+          for (Index r = 0; r < rows; ++r)
+            if (is_reset(s, t, p + r)) L::set_zero(to + r * 4, 4);
+        }
+      }
+    });
+  }
+
+  // `together` units of gates, by gate, become their gradients, of quads by row; dc as in Cell::backward
+  template <bool quads>
+  LSTMX_INLINE void cell_back(float* gates, Index together, Vec h, Vec c_prev, Vec dh, Vec& dc) {
+    Vec g[G];
+    LSTMX_UNROLL
+    for (int j = 0; j < G; ++j) g[j] = load_lanes<S>(gates + j * together, together);
+    Cell::backward(g, h, c_prev, dh, dc);
+    if constexpr (quads) S::quads_of_gates(g);
+    LSTMX_UNROLL
+    for (int j = 0; j < G; ++j)
+      if (j * W < G * together) S::store(gates + j * W, g[j]);
   }
 
   static void initial_gradients(const Context& k, const Part& part) {
@@ -185,13 +224,15 @@ struct Backward : Layout<S, Cell_> {
         if (s.length[p] == 0) {
           dh = a.dh_n ? a.dh_n + b * H : nullptr;
         } else if (!is_reset(s, 0, p)) {
-          dh = k.dh + p * k.HB * W;
+          dh = k.dh + p * k.stride;
         }
         L::write_columns(dh, part, H, a.dh_0 + b * H);
       }
       if (!a.dc_0) continue;
-      for (Index hb = part.blocks.begin; hb < part.blocks.end; ++hb)
-        store_lanes<S>(a.dc_0 + b * H + hb * W, S::load(k.dc + (hb * a.size.B + p) * W), L::lanes_of(H, hb));
+      L::for_pieces(H, part.vectors, [&](Index unit, Index width, Index lanes) {
+        const float* dc = k.dc + unit * a.size.B + p * width;
+        store_lanes<S>(a.dc_0 + b * H + unit, load_lanes<S>(dc, width), lanes);
+      });
     }
   }
 
@@ -235,56 +276,77 @@ struct Backward : Layout<S, Cell_> {
         ProductTile tile;
         tile.panel = k.w + first * G * H;
         tile.init = nullptr;
+        tile.c_vector = W;
         tile.lanes = lanes;
         for_tiles(share.begin, share.end, S::tile_rows[V], [&](Index r, Index m) {
           gate_operands(k, first_row + r, tile);
           for (Index i = 0; i < m; ++i) tile.c[i] = rows.dx[r + i] + first;
-          run_product<S, V, PW>(m, tile);
+          run_product<S, V, S::tile_rows[V], PW, QW, QW>(m, tile);
         });
       });
     });
   }
 
-  // Calls body(hb, first feature, features) for this thread's tiles of the panels [HB][I+H+1][PW]; a tile lies within
-  // x, within h, or is the bias.
+  // Calls body(block, first feature, features) for this thread's tiles of the panels; a tile lies within x, within h, or
+  // is the bias.
   template <class Body>
   static void for_panel_tiles(const Context& k, const Team& team, const Body& body) {
-    const Index I = k.a.size.I, H = k.a.size.H, most = S::tile_rows[G];
-    const Index x_tiles = (I + most - 1) / most, tiles = x_tiles + (H + most - 1) / most + 1;
-    const Range share = team.share(k.HB * tiles);
-    for (Index item = share.begin; item < share.end; ++item) {
-      const Index hb = item / tiles, tile = item % tiles;
-      if (tile == tiles - 1) {
-        body(hb, I + H, Index(1));
-      } else if (tile < x_tiles) {
-        body(hb, tile * most, I - tile * most < most ? I - tile * most : most);
-      } else {
-        const Index first = (tile - x_tiles) * most;
-        body(hb, I + first, H - first < most ? H - first : most);
-      }
-    }
+    const Index I = k.a.size.I, H = k.a.size.H;
+    const Range all{0, L::vectors(H)};
+    const auto tiles_of = [](const Block& block, Index features) {
+      const Index vectors = block.quads == 0 ? G : block.quads * L::quad_vectors;
+      return Groups::of(features, S::tile_rows[vectors]);
+    };
+    Index tiles = 0;
+    L::for_blocks(H, all, [&](const Block& block) { tiles += tiles_of(block, I).count + tiles_of(block, H).count + 1; });
+    const Range share = team.share(tiles);
+    Index item = 0;
+    const auto visit = [&](const Block& block, Index begin, const Groups& groups) {
+      for (Index g = 0; g < groups.count; ++g, ++item)
+        if (item >= share.begin && item < share.end)
+          body(block, begin + groups.first(g), groups.first(g + 1) - groups.first(g));
+    };
+    L::for_blocks(H, all, [&](const Block& block) {
+      visit(block, 0, tiles_of(block, I));
+      visit(block, I, tiles_of(block, H));
+      visit(block, I + H, Groups{1, 1});
+    });
+  }
+
+  static float* panel_of(const Context& k, const Block& block, Index feature) {
+    return k.d_panel + G * block.unit * L::panel_rows(k.a.size.I, k.a.size.H) + feature * L::gates_of(block);
   }
 
   static void clear_panels(const Context& k, const Team& team) {
-    const Index features = k.a.size.I + k.a.size.H + 1;
-    for_panel_tiles(k, team, [&](Index hb, Index first, Index m) {
-      L::set_zero(k.d_panel + (hb * features + first) * PW, m * PW);
+    for_panel_tiles(k, team, [&](const Block& block, Index first, Index m) {
+      L::set_zero(panel_of(k, block, first), m * L::gates_of(block));
     });
   }
 
   // panels += dG^T [x | h_prev | 1]
   static void weight_gradients(const Context& k, Index begin, Index end, const Rows& rows, const Team& team) {
-    const Index I = k.a.size.I, H = k.a.size.H, features = I + H + 1, first_row = k.a.schedule.first[begin];
+    const Index I = k.a.size.I, H = k.a.size.H, first_row = k.a.schedule.first[begin];
     for_row_blocks(k.a.schedule.first[end] - first_row, [&](Index r, Index count) {
-      for_panel_tiles(k, team, [&](Index hb, Index first, Index m) {
-        const float* gates = k.gates + (hb * k.a.size.rows + first_row + r) * PW;
-        float* panel = k.d_panel + (hb * features + first) * PW;
-        if (first == I + H) {
-          add_column_sums<S, G>(gates, PW, count, panel, W);
-        } else if (first < I) {
-          run_outer<S, G>(m, {rows.x + r, first, gates, PW, count, panel, PW, W});
+      for_panel_tiles(k, team, [&](const Block& block, Index first, Index m) {
+        float* panel = panel_of(k, block, first);
+        const float* const* features = first < I ? rows.x + r : rows.h + r;
+        const Index feature = first < I ? first : first - I;
+        const float* gates = k.gates + G * block.unit * k.a.size.rows;
+        // V vectors, `vector` floats apart, of rows of `row` floats
+        const auto add = [&]<int V>(Index row, Index vector) {
+          const float* from = gates + (first_row + r) * row;
+          if (first == I + H) {
+            add_column_sums<S, V>(from, vector, row, count, panel, W);
+          } else {
+            run_outer<S, V>(m, {features, feature, from, vector, row, count, panel, V * W, W});
+          }
+        };
+        if (block.quads == 0) {
+          add.template operator()<G>(PW, W);
+        } else if constexpr (L::most_quads == 1) {
+          add.template operator()<L::quad_vectors>(QW, W);
         } else {
-          run_outer<S, G>(m, {rows.h + r, first - I, gates, PW, count, panel, PW, W});
+          with_vectors(block.quads, [&]<int Q>() { add.template operator()<Q>(QW, k.a.size.rows * QW); });
         }
       });
     });
@@ -293,20 +355,20 @@ struct Backward : Layout<S, Cell_> {
   // adds the panels to the parameters' gradients
   static void add_panels(const Context& k, const Team& team) {
     const RecurrentBackward& a = k.a;
-    const Index I = a.size.I, H = a.size.H, features = I + H + 1;
-    for_panel_tiles(k, team, [&](Index hb, Index first, Index m) {
-      const float* panel = k.d_panel + (hb * features + first) * PW;
+    const Index I = a.size.I, H = a.size.H;
+    for_panel_tiles(k, team, [&](const Block& block, Index first, Index m) {
+      const float* panel = panel_of(k, block, first);
       for (int g = 0; g < G; ++g) {
-        for (Index l = 0; l < L::lanes_of(H, hb); ++l) {
-          const Index row = g * H + hb * W + l;
-          const float* from = panel + g * W + l;
+        for (Index l = 0; l < block.lanes; ++l) {
+          const Index row = g * H + block.unit + l;
+          const float* from = panel + L::lane_of(block, g, l);
           if (first == I + H) {
             if (a.gradients.bias_ih) a.gradients.bias_ih[row] += *from;
             if (a.gradients.bias_hh) a.gradients.bias_hh[row] += *from;
           } else {
             float* to =
                 first < I ? a.gradients.weight_ih + row * I + first : a.gradients.weight_hh + row * H + first - I;
-            for (Index i = 0; i < m; ++i) to[i] += from[i * PW];
+            for (Index i = 0; i < m; ++i) to[i] += from[i * L::gates_of(block)];
           }
         }
       }

@@ -1,26 +1,26 @@
 // The forward pass of a pointwise cell through time.
 //
-// A step makes, in one register tile, the gates of W hidden units for a few rows, and the cell on them while they are
-// in registers. The products with x are made in the same tile, or, where a step has too few rows to fill a tile (short
-// batches), beforehand for a chunk of steps at once; the sums are the same bits either way.
+// A step makes, in one register tile, the gates of a block of hidden units for a few rows, and the cell on them while
+// they are in registers. The products with x are made in the same tile, or, where a step has too few rows to fill a
+// tile (short batches), beforehand for a chunk of steps at once; the sums are the same bits either way.
 #pragma once
 
 namespace {
 
-// One tile of a step: M rows by N hidden blocks (one of the two is 1), G gates each.
+// One tile of a step: M rows by N wide blocks (one of the two is 1), or M rows by one narrow block.
 struct CellTile {
   Operand a, b;        // x (count 0 where it is in init already) and h
   const float* panel;  // of the first block
   Index panel_block;   // floats from a block's panel to the next
-  const float* init;   // PW floats a row: the bias (init_row 0) or the gates so far
+  const float* init;   // gates: the bias (init_row 0) or the gates so far
   Index init_row, init_block;
-  const float* c_in;  // rows W floats apart
+  const float* c_in;  // by row, W or 4 floats
   float* c_out;
   Index c_block;
-  float* gates;  // rows PW floats apart; training only
+  float* gates;  // by row, PW or QW floats; training only
   Index gates_block;
   float* y[most_tile_rows];
-  Index lanes;  // valid lanes of the last block
+  Index lanes;  // valid units of a narrow block
 };
 
 template <class S, class Cell_>
@@ -28,26 +28,28 @@ struct Forward : Layout<S, Cell_> {
   using L = Layout<S, Cell_>;
   using Cell = Cell_;
   using Vec = typename S::Vec;
-  using L::W, L::G, L::PW;
+  using L::W, L::G, L::PW, L::QW, L::R;
   static constexpr Index few_rows = 4;                     // a step of fewer has its products with x made beforehand
   static constexpr Index chunk_floats = L::l2_floats / 2;  // of gates made beforehand
 
   static bool is_hoisted(const RecurrentSizes& n) { return n.T > 1 && n.rows < few_rows * n.T; }
 
   static Index chunk_steps(const RecurrentSizes& n) {
-    const Index steps = chunk_floats / (n.B * L::blocks(n.H) * PW + 1);
+    const Index steps = chunk_floats / (n.B * G * L::padded(n.H) + 1);
     return steps < 1 ? 1 : steps < n.T ? steps : n.T;
   }
 
   // a chunk's gates where there is no tape
   static Index chunk_size(const RecurrentSizes& n) {
-    return is_hoisted(n) ? chunk_steps(n) * n.B * L::blocks(n.H) * PW : 0;
+    return is_hoisted(n) ? chunk_steps(n) * n.B * G * L::padded(n.H) : 0;
   }
 
-  static Index pointers_size(const RecurrentSizes& n) { return (3 * n.B * L::pointer_floats + W - 1) / W * W; }
+  static Index rounded(Index n) { return (n + W - 1) / W * W; }
+  static Index pointers_size(const RecurrentSizes& n) { return rounded(3 * n.B * L::pointer_floats); }
+  static Index cells_size(const RecurrentSizes& n) { return rounded(L::padded(n.H) * n.B); }
 
   static Index work_size(const RecurrentSizes& n, int threads) {
-    return L::blocks(n.H) * W * (n.B + 1) + chunk_size(n) + threads * pointers_size(n);
+    return rounded(n.H) + cells_size(n) + chunk_size(n) + threads * pointers_size(n);
   }
 
   // What one thread needs throughout.
@@ -57,17 +59,17 @@ struct Forward : Layout<S, Cell_> {
     bool hoisted;        // products with x made beforehand: only where a thread has all positions
     const float* zeros;  // [H]
     float* cells;
-    Index cell_block;
-    float* gates;  // the tape, or a chunk's
-    Index gate_block;
+    Index cell_rows;  // of a block
+    float* gates;     // the tape, or a chunk's
+    Index gate_rows;  // of a block
     const float **x, **h;  // [B] by position: rows of the step
     float** y;
   };
 
   static void run(const RecurrentForward& a) {
     const RecurrentSizes& n = a.size;
-    const ColumnGroups groups{L::blocks(n.H), L::blocks(n.H)};
-    L::set_zero(a.work, L::blocks(n.H) * W);
+    const Groups groups = Groups::of(L::vectors(n.H), 1);
+    L::set_zero(a.work, n.H);
     parallel(L::team_size_of(n, a.threads, groups.count, 1.0), [&](const Team& team) {
       if (a.tape) {
         run_part<true>(a, team, groups);
@@ -78,25 +80,25 @@ struct Forward : Layout<S, Cell_> {
   }
 
   template <bool training>
-  static void run_part(const RecurrentForward& a, const Team& team, const ColumnGroups& groups) {
+  static void run_part(const RecurrentForward& a, const Team& team, const Groups& groups) {
     const RecurrentSizes& n = a.size;
-    const Index HB = L::blocks(n.H);
-    float* work = a.work + HB * W;
     Context k{};
     k.part = L::part_of(n, a.schedule, team, groups);
     k.hoisted = is_hoisted(n) && k.part.positions.end - k.part.positions.begin == n.B;
     k.a = a;
     k.zeros = a.work;
-    k.cells = training ? a.tape + HB * n.rows * PW : work;
-    k.cell_block = (training ? n.B + n.rows : n.B) * W;
-    k.gates = training ? a.tape : work + HB * n.B * W;
-    k.gate_block = (training ? n.rows : chunk_steps(n) * n.B) * PW;
-    float* pointers = work + HB * n.B * W + chunk_size(n) + team.index * pointers_size(n);
+    float* cells = a.work + rounded(n.H);
+    float* chunk = cells + cells_size(n);
+    float* pointers = chunk + chunk_size(n) + team.index * pointers_size(n);
+    k.cells = training ? a.tape + G * L::padded(n.H) * n.rows : cells;
+    k.cell_rows = training ? n.B + n.rows : n.B;
+    k.gates = training ? a.tape : chunk;
+    k.gate_rows = training ? n.rows : chunk_steps(n) * n.B;
     k.x = reinterpret_cast<const float**>(pointers);
     k.h = k.x + n.B;
     k.y = const_cast<float**>(k.h + n.B);
 
-    L::read_state(a.c_0, a.schedule, k.part, n.H, k.cells, k.cell_block);
+    L::read_state(a.c_0, a.schedule, k.part, n.H, k.cells, k.cell_rows);
     const Index steps = k.hoisted ? chunk_steps(n) : n.T;
     for (Index begin = 0; begin < n.T; begin += steps) {
       const Index end = begin + steps < n.T ? begin + steps : n.T;
@@ -119,31 +121,43 @@ struct Forward : Layout<S, Cell_> {
   // gates = bias + W x for the steps [begin, end)
   template <bool training>
   static void project(const Context& k, Index begin, Index end) {
+    L::for_blocks(k.a.size.H, k.part.vectors, [&](const Block& block) {
+      if (block.quads == 0) {
+        project_block<training, G, PW, W>(k, begin, end, block);
+      } else {
+        with_quads(block.quads, [&]<int Q>() {
+          // the vectors of a quad side by side, or quads of one vector each
+          project_block<training, Q * L::quad_vectors, QW, L::quad_vectors == 1 ? 0 : W>(k, begin, end, block);
+        });
+      }
+    });
+  }
+
+  // V vectors of gates a row; rows of `row` floats; `vector` floats between vectors, 0: a quad's rows
+  template <bool training, int V, Index row, Index vector>
+  static void project_block(const Context& k, Index begin, Index end, const Block& block) {
     const RecurrentForward& a = k.a;
     const Schedule& s = a.schedule;
     const Index I = a.size.I, H = a.size.H;
     ProductTile tile;
-    tile.a.segment = 0;
-    tile.a.depth = I;
-    tile.a.count = 1;
-    tile.b.count = 0;
+    tile.operand[0].segment = 0;
+    tile.operand[0].depth = I;
+    tile.operand[0].count = 1;
+    tile.init = a.packed + G * block.unit * L::panel_rows(I, H);
+    tile.panel = tile.init + V * W;
+    tile.c_vector = vector ? vector : k.gate_rows * row;
     tile.lanes = W;
-    for (Index hb = k.part.blocks.begin; hb < k.part.blocks.end; ++hb) {
-      tile.init = a.packed + hb * L::panel(I, H);
-      tile.panel = tile.init + PW;
-      float* gates = k.gates + hb * k.gate_block + gate_row<training>(k, begin, begin) * PW;
-      Index m = 0, t = begin, p = k.part.positions.begin;
-      const Index rows = s.first[end] - s.first[begin];
-      for_tiles(0, rows, S::tile_rows[G], [&](Index, Index count) {
-        for (m = 0; m < count; ++m, ++p) {
-          if (p == s.alive[t]) ++t, p = 0;
-          tile.a.row[m] = a.x.data + t * a.x.step + s.order[p] * a.x.row;
-          tile.c[m] = gates;
-          gates += PW;
-        }
-        run_product<S, G>(count, tile);
-      });
-    }
+    float* gates = k.gates + G * block.unit * k.gate_rows + gate_row<training>(k, begin, begin) * row;
+    Index t = begin, p = k.part.positions.begin;
+    for_tiles(0, s.first[end] - s.first[begin], S::tile_rows[V], [&](Index, Index count) {
+      for (Index m = 0; m < count; ++m, ++p) {
+        if (p == s.alive[t]) ++t, p = 0;
+        tile.operand[0].row[m] = a.x.data + t * a.x.step + s.order[p] * a.x.row;
+        tile.c[m] = gates;
+        gates += row;
+      }
+      run_product<S, V, S::tile_rows[V], 0>(count, tile);
+    });
   }
 
   template <bool training>
@@ -164,41 +178,59 @@ struct Forward : Layout<S, Cell_> {
     tile.b.depth = H;
     tile.a.count = k.hoisted ? 0 : 1;
     tile.b.count = 1;
-    tile.panel_block = L::panel(I, H);
-    tile.init_block = k.hoisted ? k.gate_block : L::panel(I, H);
-    tile.init_row = k.hoisted ? PW : 0;
-    tile.c_block = k.cell_block;
-    tile.gates_block = k.gate_block;
     const Index row = gate_row<training>(k, t, begin);
-    const auto place = [&](Index hb, Index p, Index m) {
-      const float* packed = a.packed + hb * L::panel(I, H);
-      float* gates = k.gates + hb * k.gate_block + (row + p) * PW;
-      tile.panel = packed + PW + (k.hoisted ? I * PW : 0);
+    // a tile of m rows from position p on, at a block; its rows are `units` units wide, and planes of so many units
+    // follow each other
+    const auto place = [&](const Block& block, Index units, Index p, Index m) {
+      const float* packed = a.packed + G * block.unit * L::panel_rows(I, H);
+      const Index gates_row = L::gates_of(block);
+      float* gates = k.gates + G * block.unit * k.gate_rows + (row + p) * G * units;
+      tile.panel = packed + gates_row + (k.hoisted ? I * gates_row : 0);
+      tile.panel_block = L::panel_rows(I, H) * gates_row;
       tile.init = k.hoisted ? gates : packed;
+      tile.init_row = k.hoisted ? G * units : 0;
+      tile.init_block = k.hoisted ? k.gate_rows * G * units : block.quads ? QW : tile.panel_block;
       if constexpr (training) tile.gates = gates;
-      tile.c_in = k.cells + hb * k.cell_block + (before + p) * W;
-      tile.c_out = k.cells + hb * k.cell_block + (after + p) * W;
+      tile.gates_block = k.gate_rows * G * units;
+      tile.c_in = k.cells + block.unit * k.cell_rows + (before + p) * units;
+      tile.c_out = k.cells + block.unit * k.cell_rows + (after + p) * units;
+      tile.c_block = k.cell_rows * units;
+      tile.lanes = block.lanes;
       for (Index i = 0; i < m; ++i) {
         tile.a.row[i] = k.x[p + i];
         tile.b.row[i] = k.h[p + i];
-        tile.y[i] = k.y[p + i] + hb * W;
+        tile.y[i] = k.y[p + i] + block.unit;
       }
     };
-    if (count == 1) {  // several hidden blocks at once, for independent chains
-      for_tiles(k.part.blocks.begin, k.part.blocks.end, S::single_row_blocks, [&](Index hb, Index N) {
-        place(hb, first, 1);
-        tile.lanes = L::lanes_of(H, hb + N - 1);
+    const Index full = H / W;
+    if (count == 1) {  // several wide blocks at once, for independent chains
+      const Index end = k.part.vectors.end < full ? k.part.vectors.end : full;
+      for_tiles(k.part.vectors.begin, end, S::single_row_blocks, [&](Index v, Index N) {
+        place(Block{v * W, 0, W}, W, first, 1);
         run_blocks<training>(N, tile);
       });
-      return;
     }
-    for (Index hb = k.part.blocks.begin; hb < k.part.blocks.end; ++hb) {
-      tile.lanes = L::lanes_of(H, hb);
-      for_tiles(first, first + count, S::tile_rows[G], [&](Index p, Index m) {
-        place(hb, p, m);
-        run_rows<training>(m, tile);
-      });
-    }
+    L::for_blocks(H, k.part.vectors, [&](const Block& block) {
+      if (block.quads > 0) {
+        with_quads(block.quads, [&]<int Q>() {
+          constexpr int most = most_narrow_rows<Q>();
+          const Index whole = count / R;
+          for_tiles(0, whole, most / R, [&](Index g, Index groups) {
+            place(block, 4, first + g * R, groups * R);
+            run_narrow<Q, training, most / R>(groups, tile);
+          });
+          if (count % R) {
+            place(block, 4, first + whole * R, count % R);
+            run_narrow_rest<Q, training>(count % R, tile);
+          }
+        });
+      } else if (count > 1) {
+        for_tiles(first, first + count, S::tile_rows[G], [&](Index p, Index m) {
+          place(block, W, p, m);
+          run_rows<training>(m, tile);
+        });
+      }
+    });
   }
 
   // where the rows of a step are; resets clear c, and h is read from zeros
@@ -214,8 +246,9 @@ struct Forward : Layout<S, Cell_> {
     for (Index p = begin; p < end; ++p) {
       if (!is_reset(a.schedule, t, p)) continue;
       k.h[p] = k.zeros;
-      for (Index hb = k.part.blocks.begin; hb < k.part.blocks.end; ++hb)
-        S::store(k.cells + hb * k.cell_block + (before + p) * W, S::set(0.0f));
+      L::for_pieces(a.size.H, k.part.vectors, [&](Index unit, Index width, Index) {
+        L::set_zero(k.cells + unit * k.cell_rows + (before + p) * width, width);
+      });
     }
   }
 
@@ -232,14 +265,14 @@ struct Forward : Layout<S, Cell_> {
       L::write_columns(h, k.part, H, a.h_n + b * H);
       for (Index t = length; t < a.size.T; ++t) L::write_columns(nullptr, k.part, H, y + t * a.y.step);
       const Index last = training && length > 0 ? a.size.B + s.first[length - 1] : 0;
-      for (Index hb = k.part.blocks.begin; hb < k.part.blocks.end; ++hb) {
-        const Vec c = S::load(k.cells + hb * k.cell_block + (last + p) * W);
-        store_lanes<S>(a.c_n + b * H + hb * W, c, L::lanes_of(H, hb));
-      }
+      L::for_pieces(H, k.part.vectors, [&](Index unit, Index width, Index lanes) {
+        const float* c = k.cells + unit * k.cell_rows + (last + p) * width;
+        store_lanes<S>(a.c_n + b * H + unit, load_lanes<S>(c, width), lanes);
+      });
     }
   }
 
-  // ---- the tile
+  // ---- tiles of wide blocks
 
   template <int M, int N, bool training>
   __attribute__((noinline)) static void cell_tile(const CellTile& t) {
@@ -278,32 +311,37 @@ struct Forward : Layout<S, Cell_> {
     return panel;
   }
 
-  // the cell for [first, M * N), a few at a time so that their activations interleave
+  // how many of `left` cells to apply together: a few, so that their activations interleave
+  static constexpr int together(int left) {
+    const int most = S::cell_rows;
+    return left < most ? left : left % most == 1 && most > 2 ? most - 1 : most;
+  }
+
+  // the cell for [first, M * N)
   template <int M, int N, int first, bool training>
   LSTMX_INLINE void apply_cell(Vec (&gate)[M * N][G], const CellTile& t) {
     if constexpr (first < M * N) {
-      constexpr int left = M * N - first, most = S::cell_rows;
-      constexpr int R = left < most ? left : left % most == 1 && most > 2 ? most - 1 : most;
-      Vec g[R][G], c[R], h[R];
+      constexpr int count = together(M * N - first);
+      Vec g[count][G], c[count], h[count];
       LSTMX_UNROLL
-      for (int r = 0; r < R; ++r) {
+      for (int r = 0; r < count; ++r) {
         const int m = (first + r) / N, n = (first + r) % N;
         LSTMX_UNROLL
         for (int j = 0; j < G; ++j) g[r][j] = gate[first + r][j];
         c[r] = S::load(t.c_in + m * W + n * t.c_block);
       }
-      Cell::template forward<R>(g, c, h);
+      Cell::template forward<count>(g, c, h);
       LSTMX_UNROLL
-      for (int r = 0; r < R; ++r) {
+      for (int r = 0; r < count; ++r) {
         const int m = (first + r) / N, n = (first + r) % N;
         S::store(t.c_out + m * W + n * t.c_block, c[r]);
-        store_lanes<S>(t.y[m] + n * W, h[r], n == N - 1 ? t.lanes : W);
+        S::store(t.y[m] + n * W, h[r]);
         if constexpr (training) {
           LSTMX_UNROLL
           for (int j = 0; j < G; ++j) S::store(t.gates + m * PW + n * t.gates_block + j * W, g[r][j]);
         }
       }
-      apply_cell<M, N, first + R, training>(gate, t);
+      apply_cell<M, N, first + count, training>(gate, t);
     }
   }
 
@@ -317,6 +355,89 @@ struct Forward : Layout<S, Cell_> {
   LSTMX_INLINE void run_blocks(Index blocks, const CellTile& t) {
     if (blocks == N) return cell_tile<1, N, training>(t);
     if constexpr (N > 1) run_blocks<training, N - 1>(blocks, t);
+  }
+
+  // ---- tiles of narrow blocks: M rows by Q quads
+
+  template <int Q>
+  static constexpr int most_narrow_rows() {
+    return S::tile_rows[Q * L::quad_vectors] / R * R;
+  }
+
+  template <int M, int Q, bool training>
+  __attribute__((noinline)) static void narrow_tile(const CellTile& t) {
+    constexpr int D = L::quad_vectors, V = Q * D;
+    Vec gate[M][V];
+    LSTMX_UNROLL
+    for (int m = 0; m < M; ++m) {
+      LSTMX_UNROLL
+      for (int v = 0; v < V; ++v) gate[m][v] = S::load(t.init + m * t.init_row + v / D * t.init_block + v % D * W);
+    }
+    multiply_operand<S, M, V>(gate, t.b, multiply_operand<S, M, V>(gate, t.a, t.panel));
+    apply_narrow<M, Q, 0, training>(gate, t);
+  }
+
+  // the cell for [first, all), of which each takes a quad in R rows
+  template <int M, int Q, int first, bool training>
+  LSTMX_INLINE void apply_narrow(Vec (&gate)[M][Q * L::quad_vectors], const CellTile& t) {
+    constexpr int D = L::quad_vectors, all = (M + R - 1) / R * Q;
+    if constexpr (first < all) {
+      constexpr int count = together(all - first);
+      Vec g[count][G], c[count], h[count];
+      LSTMX_UNROLL
+      for (int r = 0; r < count; ++r) {
+        const int m = (first + r) / Q * R, q = (first + r) % Q, rows = M - m < R ? M - m : R;
+        LSTMX_UNROLL
+        for (int j = 0; j < G; ++j) g[r][j] = j / D < rows ? gate[m + j / D < M ? m + j / D : m][q * D + j % D] : S::set(0.0f);
+        S::gates_of_quads(g[r]);
+        c[r] = load_lanes<S>(t.c_in + m * 4 + q * t.c_block, rows * 4);
+      }
+      Cell::template forward<count>(g, c, h);
+      LSTMX_UNROLL
+      for (int r = 0; r < count; ++r) {
+        const int m = (first + r) / Q * R, q = (first + r) % Q, rows = M - m < R ? M - m : R;
+        store_lanes<S>(t.c_out + m * 4 + q * t.c_block, c[r], rows * 4);
+        store_quads<0, M>(t, h[r], m, rows, q * 4, t.lanes - q * 4 < 4 ? t.lanes - q * 4 : 4);
+        if constexpr (training) {
+          LSTMX_UNROLL
+          for (int j = 0; j < G; ++j)
+            store_lanes<S>(t.gates + m * QW + q * t.gates_block + j * rows * 4, g[r][j], rows * 4);
+        }
+      }
+      apply_narrow<M, Q, first + count, training>(gate, t);
+    }
+  }
+
+  // four lanes of h for each of some rows of y
+  template <int l, int M>
+  LSTMX_INLINE void store_quads(const CellTile& t, Vec h, int m, int rows, int unit, Index lanes) {
+    if constexpr (l < R && l < M) {
+      if (l < rows) S::template store_four<l>(t.y[m + l] + unit, h, lanes);
+      store_quads<l + 1, M>(t, h, m, rows, unit, lanes);
+    }
+  }
+
+  template <class Body>
+  LSTMX_INLINE void with_quads(Index quads, const Body& body) {
+    if constexpr (L::most_quads == 1) {
+      body.template operator()<1>();
+    } else {
+      with_vectors(quads, body);
+    }
+  }
+
+  template <int Q, bool training, int groups>
+  LSTMX_INLINE void run_narrow(Index count, const CellTile& t) {
+    if (count == groups) return narrow_tile<groups * R, Q, training>(t);
+    if constexpr (groups > 1) run_narrow<Q, training, groups - 1>(count, t);
+  }
+
+  template <int Q, bool training, int M = R - 1>
+  LSTMX_INLINE void run_narrow_rest(Index rows, const CellTile& t) {
+    if constexpr (M > 0) {
+      if (rows == M) return narrow_tile<M, Q, training>(t);
+      run_narrow_rest<Q, training, M - 1>(rows, t);
+    }
   }
 };
 

@@ -58,16 +58,15 @@ LSTMX_INLINE void for_tiles(Index begin, Index end, Index most, const Body& body
   }
 }
 
-// Columns in balanced groups of at most four vectors. Group g of n columns: its first vector, and how many.
-struct ColumnGroups {
-  Index vectors, count;
+// n things in `count` balanced groups; group g begins at first(g).
+struct Groups {
+  Index n, count;
 
-  LSTMX_INLINE ColumnGroups of(Index columns, Index width) {
-    const Index vectors = (columns + width - 1) / width;
-    return {vectors, (vectors + 3) / 4};
-  }
+  LSTMX_INLINE Groups of(Index n, Index most) { return {n, (n + most - 1) / most}; }
+  // columns in groups of at most four vectors
+  LSTMX_INLINE Groups of_columns(Index columns, Index width) { return of((columns + width - 1) / width, 4); }
   Index first(Index g) const {
-    const Index each = vectors / count, extra = vectors % count;
+    const Index each = n / count, extra = n % count;
     return g * each + (g < extra ? g : extra);
   }
 };
@@ -76,7 +75,7 @@ struct ColumnGroups {
 template <class S, class Body>
 LSTMX_INLINE void for_column_groups(Index n, Index begin, Index end, const Body& body) {
   constexpr Index W = S::width;
-  const ColumnGroups groups = ColumnGroups::of(n, W);
+  const Groups groups = Groups::of_columns(n, W);
   for (Index g = begin; g < end; ++g) {
     const Index first = groups.first(g), vectors = groups.first(g + 1) - first;
     const Index rest = n - (first + vectors - 1) * W;
@@ -86,7 +85,7 @@ LSTMX_INLINE void for_column_groups(Index n, Index begin, Index end, const Body&
 
 template <class S, class Body>
 LSTMX_INLINE void for_column_groups(Index n, const Body& body) {
-  for_column_groups<S>(n, 0, ColumnGroups::of(n, S::width).count, body);
+  for_column_groups<S>(n, 0, Groups::of_columns(n, S::width).count, body);
 }
 
 template <class S>
@@ -129,16 +128,18 @@ LSTMX_INLINE const float* multiply_operand(typename S::Vec (&acc)[M][V], const O
   return panel;
 }
 
-// One tile of C = init + [a | b] * panel.
+// One tile of C = init + [operands side by side] * panel.
 struct ProductTile {
-  Operand a, b;
+  Operand operand[3];
   const float* panel;
   const float* init;  // V vectors added to every row, or null
   float* c[most_tile_rows];
-  Index lanes;  // valid lanes of the last vector
+  Index c_vector;  // floats between the vectors of a row of C
+  Index lanes;     // valid lanes of the last vector
 };
 
-template <class S, int M, int V, int distance>
+// An operand for each of `distances`; 0: its rows are wherever their pointers say.
+template <class S, int M, int V, int... distances>
 __attribute__((noinline)) void product_tile(const ProductTile& t) {
   constexpr int W = S::width;
   typename S::Vec acc[M][V];
@@ -148,14 +149,15 @@ __attribute__((noinline)) void product_tile(const ProductTile& t) {
     LSTMX_UNROLL
     for (int m = 0; m < M; ++m) acc[m][v] = first;
   }
-  const float* middle = multiply_operand<S, M, V, distance>(acc, t.a, t.panel);
-  multiply_operand<S, M, V, distance>(acc, t.b, middle);
+  const float* panel = t.panel;
+  const Operand* operand = t.operand;
+  ((panel = multiply_operand<S, M, V, distances>(acc, *operand++, panel)), ...);
   LSTMX_UNROLL
   for (int m = 0; m < M; ++m) {
     float* c = t.c[m];
     LSTMX_UNROLL
-    for (int v = 0; v + 1 < V; ++v) S::store(c + v * W, acc[m][v]);
-    store_lanes<S>(c + (V - 1) * W, acc[m][V - 1], t.lanes);
+    for (int v = 0; v + 1 < V; ++v) S::store(c + v * t.c_vector, acc[m][v]);
+    store_lanes<S>(c + (V - 1) * t.c_vector, acc[m][V - 1], t.lanes);
   }
 }
 
@@ -163,8 +165,8 @@ __attribute__((noinline)) void product_tile(const ProductTile& t) {
 struct OuterTile {
   const float* const* a;  // element m of row k is a[k][first + m]
   Index first;
-  const float* b;  // V vectors a row
-  Index b_row;
+  const float* b;  // V vectors a row, b_vector floats apart
+  Index b_vector, b_row;
   Index count;
   float* c;
   Index c_row;
@@ -180,14 +182,16 @@ __attribute__((noinline)) void outer_tile(const OuterTile& t) {
     LSTMX_UNROLL
     for (int v = 0; v < V; ++v) acc[m][v] = S::set(0.0f);
   }
-  const float* b = t.b;
-  for (Index k = 0; k < t.count; ++k, b += t.b_row) {
+  const float* b[V];
+  LSTMX_UNROLL
+  for (int v = 0; v < V; ++v) b[v] = t.b + v * t.b_vector;
+  for (Index k = 0, row = 0; k < t.count; ++k, row += t.b_row) {
     const float* a = t.a[k] + t.first;
     if constexpr (V < M || S::registers > 16) {
       typename S::Vec bv[V];
       LSTMX_UNROLL
-      for (int v = 0; v + 1 < V; ++v) bv[v] = S::load(b + v * W);
-      bv[V - 1] = load_lanes<S>(b + (V - 1) * W, t.lanes);
+      for (int v = 0; v + 1 < V; ++v) bv[v] = S::load(b[v] + row);
+      bv[V - 1] = load_lanes<S>(b[V - 1] + row, t.lanes);
       LSTMX_UNROLL
       for (int m = 0; m < M; ++m) {
         const typename S::Vec s = S::set(a[m]);
@@ -200,7 +204,7 @@ __attribute__((noinline)) void outer_tile(const OuterTile& t) {
       for (int m = 0; m < M; ++m) s[m] = S::set(a[m]);
       LSTMX_UNROLL
       for (int v = 0; v < V; ++v) {
-        const typename S::Vec bv = v + 1 < V ? S::load(b + v * W) : load_lanes<S>(b + v * W, t.lanes);
+        const typename S::Vec bv = v + 1 < V ? S::load(b[v] + row) : load_lanes<S>(b[v] + row, t.lanes);
         LSTMX_UNROLL
         for (int m = 0; m < M; ++m) acc[m][v] = S::fma(s[m], bv, acc[m][v]);
       }
@@ -219,15 +223,15 @@ __attribute__((noinline)) void outer_tile(const OuterTile& t) {
 
 // c[0..V) += the sums of the columns of b over `count` rows, at most row_block of them
 template <class S, int V>
-LSTMX_INLINE void add_column_sums(const float* b, Index b_row, Index count, float* c, Index lanes) {
+LSTMX_INLINE void add_column_sums(const float* b, Index b_vector, Index b_row, Index count, float* c, Index lanes) {
   constexpr int W = S::width;
   typename S::Vec sum[V];
   LSTMX_UNROLL
   for (int v = 0; v < V; ++v) sum[v] = S::set(0.0f);
   for (Index k = 0; k < count; ++k, b += b_row) {
     LSTMX_UNROLL
-    for (int v = 0; v + 1 < V; ++v) sum[v] = S::add(sum[v], S::load(b + v * W));
-    sum[V - 1] = S::add(sum[V - 1], load_lanes<S>(b + (V - 1) * W, lanes));
+    for (int v = 0; v + 1 < V; ++v) sum[v] = S::add(sum[v], S::load(b + v * b_vector));
+    sum[V - 1] = S::add(sum[V - 1], load_lanes<S>(b + (V - 1) * b_vector, lanes));
   }
   LSTMX_UNROLL
   for (int v = 0; v < V; ++v) {
@@ -237,10 +241,10 @@ LSTMX_INLINE void add_column_sums(const float* b, Index b_row, Index count, floa
 }
 
 // The tile function for run-time sizes, 1 <= rows <= tile_rows[V].
-template <class S, int V, int distance = 0, int M = S::tile_rows[V]>
+template <class S, int V, int M, int... distances>
 LSTMX_INLINE void run_product(Index rows, const ProductTile& t) {
-  if (rows == M) return product_tile<S, M, V, distance>(t);
-  if constexpr (M > 1) run_product<S, V, distance, M - 1>(rows, t);
+  if (rows == M) return product_tile<S, M, V, distances...>(t);
+  if constexpr (M > 1) run_product<S, V, M - 1, distances...>(rows, t);
 }
 
 template <class S, int V, int M = S::tile_rows[V]>

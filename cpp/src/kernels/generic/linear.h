@@ -39,17 +39,17 @@ struct Linear {
     for_column_groups<S>(columns, [&](Index first, Index vectors, Index lanes) {
       with_vectors(vectors, [&]<int V>() {
         ProductTile tile;
-        tile.a.segment = 0;
-        tile.a.depth = depth;
-        tile.a.count = 1;
-        tile.b.count = 0;
+        tile.operand[0].segment = 0;
+        tile.operand[0].depth = depth;
+        tile.operand[0].count = 1;
         tile.panel = packed + first * depth;
         tile.init = init ? init + first : nullptr;
+        tile.c_vector = W;
         tile.lanes = lanes;
         for_tiles(share.begin, share.end, S::tile_rows[V], [&](Index r, Index m) {
-          Operand::set_rows(tile.a, a + r * a_row, a_row, m);
+          Operand::set_rows(tile.operand[0], a + r * a_row, a_row, m);
           for (Index i = 0; i < m; ++i) tile.c[i] = c + (r + i) * c_row + first;
-          run_product<S, V>(m, tile);
+          run_product<S, V, S::tile_rows[V], 0>(m, tile);
         });
       });
     });
@@ -79,7 +79,7 @@ struct Linear {
     for_column_groups<S>(a.in, [&](Index first, Index vectors, Index lanes) {
       with_vectors(vectors, [&]<int V>() {
         for_tiles(outs.begin, outs.end, S::tile_rows[V], [&](Index o, Index m) {
-          run_outer<S, V>(m, {dy, o, x + first, a.x_row, count, a.d_weight + o * a.in + first, a.in, lanes});
+          run_outer<S, V>(m, {dy, o, x + first, W, a.x_row, count, a.d_weight + o * a.in + first, a.in, lanes});
         });
       });
     });
@@ -88,7 +88,7 @@ struct Linear {
   static void bias_gradient(const LinearBackward& a, const float* dy, Index count) {
     for_column_groups<S>(a.out, [&](Index first, Index vectors, Index lanes) {
       with_vectors(vectors,
-                   [&]<int V>() { add_column_sums<S, V>(dy + first, a.dy_row, count, a.d_bias + first, lanes); });
+                   [&]<int V>() { add_column_sums<S, V>(dy + first, W, a.dy_row, count, a.d_bias + first, lanes); });
     });
   }
 };

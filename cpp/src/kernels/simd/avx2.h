@@ -37,10 +37,42 @@ struct Avx2 {
   LSTMX_INLINE Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
   // a division: one operation, faster than an estimate with a Newton step at this width
   LSTMX_INLINE Vec reciprocal(Vec a) { return div(set(1.0f), a); }
+  // Two quads [i f g o] of four units each, two vectors a quad <-> their gates i, f, g, o, one a vector.
+  LSTMX_INLINE void gates_of_quads(Vec (&v)[4]) {
+    const Vec a = v[0], b = v[1], c = v[2], d = v[3];
+    v[0] = _mm256_permute2f128_ps(a, c, 0x20);
+    v[1] = _mm256_permute2f128_ps(a, c, 0x31);
+    v[2] = _mm256_permute2f128_ps(b, d, 0x20);
+    v[3] = _mm256_permute2f128_ps(b, d, 0x31);
+  }
+  LSTMX_INLINE void quads_of_gates(Vec (&v)[4]) {
+    const Vec i = v[0], f = v[1], g = v[2], o = v[3];
+    v[0] = _mm256_permute2f128_ps(i, f, 0x20);
+    v[1] = _mm256_permute2f128_ps(g, o, 0x20);
+    v[2] = _mm256_permute2f128_ps(i, f, 0x31);
+    v[3] = _mm256_permute2f128_ps(g, o, 0x31);
+  }
+  // lanes 4l to 4l + n - 1
+  template <int l>
+  LSTMX_INLINE void store_four(float* p, Vec a, ptrdiff_t n) {
+    const __m128 four = _mm256_extractf128_ps(a, l);
+    if (n == 4) {
+      _mm_storeu_ps(p, four);
+    } else {
+      _mm_maskstore_ps(p, _mm256_castsi256_si128(mask(n)), four);
+    }
+  }
+  // n lanes (at most 4) from each of two rows, rows `first` floats on
+  LSTMX_INLINE Vec load_fours(const float* const (&row)[2], ptrdiff_t first, ptrdiff_t n) {
+    return _mm256_set_m128(load_four(row[1] + first, n), load_four(row[0] + first, n));
+  }
   // 2^n of an integer n held as the low mantissa bits of t = n + 127 + 1.5*2^23
   LSTMX_INLINE Vec exponent_bits(Vec t) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)); }
 
  private:
+  LSTMX_INLINE __m128 load_four(const float* p, ptrdiff_t n) {
+    return n == 4 ? _mm_loadu_ps(p) : _mm_maskload_ps(p, _mm256_castsi256_si128(mask(n)));
+  }
   LSTMX_INLINE __m256i mask(ptrdiff_t n) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);

@@ -40,10 +40,40 @@ struct Avx512 {
     const Vec y = _mm512_rcp14_ps(a);
     return mul(y, fnma(a, y, set(2.0f)));
   }
+  // Four quads [i f g o] of four units each, one a vector <-> their gates i, f, g, o, one a vector: a transpose of
+  // 4x4 groups of four lanes.
+  LSTMX_INLINE void gates_of_quads(Vec (&v)[4]) {
+    const Vec a = _mm512_shuffle_f32x4(v[0], v[1], 0x44), b = _mm512_shuffle_f32x4(v[2], v[3], 0x44);
+    const Vec c = _mm512_shuffle_f32x4(v[0], v[1], 0xee), d = _mm512_shuffle_f32x4(v[2], v[3], 0xee);
+    v[0] = _mm512_shuffle_f32x4(a, b, 0x88);
+    v[1] = _mm512_shuffle_f32x4(a, b, 0xdd);
+    v[2] = _mm512_shuffle_f32x4(c, d, 0x88);
+    v[3] = _mm512_shuffle_f32x4(c, d, 0xdd);
+  }
+  LSTMX_INLINE void quads_of_gates(Vec (&v)[4]) { gates_of_quads(v); }
+  // lanes 4l to 4l + n - 1
+  template <int l>
+  LSTMX_INLINE void store_four(float* p, Vec a, ptrdiff_t n) {
+    const __m128 four = _mm512_extractf32x4_ps(a, l);
+    if (n == 4) {
+      _mm_storeu_ps(p, four);
+    } else {
+      _mm_mask_storeu_ps(p, static_cast<__mmask8>(mask(n)), four);
+    }
+  }
+  // n lanes (at most 4) from each of four rows, rows `first` floats on
+  LSTMX_INLINE Vec load_fours(const float* const (&row)[4], ptrdiff_t first, ptrdiff_t n) {
+    const Vec a = _mm512_insertf32x4(_mm512_castps128_ps512(load_four(row[0] + first, n)), load_four(row[1] + first, n), 1);
+    const Vec b = _mm512_insertf32x4(a, load_four(row[2] + first, n), 2);
+    return _mm512_insertf32x4(b, load_four(row[3] + first, n), 3);
+  }
   // 2^n of an integer n held as the low mantissa bits of t = n + 127 + 1.5*2^23
   LSTMX_INLINE Vec exponent_bits(Vec t) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t), 23)); }
 
  private:
+  LSTMX_INLINE __m128 load_four(const float* p, ptrdiff_t n) {
+    return n == 4 ? _mm_loadu_ps(p) : _mm_maskz_loadu_ps(static_cast<__mmask8>(mask(n)), p);
+  }
   LSTMX_INLINE __mmask16 mask(ptrdiff_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
 };
 

@@ -46,6 +46,16 @@ struct Portable {
   LSTMX_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
   LSTMX_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
   LSTMX_INLINE Vec reciprocal(Vec a) { return set(1.0f) / a; }
+  // A quad [i f g o] of four units is its gates already.
+  LSTMX_INLINE void gates_of_quads(Vec (&)[4]) {}
+  LSTMX_INLINE void quads_of_gates(Vec (&)[4]) {}
+  template <int>
+  LSTMX_INLINE void store_four(float* p, Vec a, ptrdiff_t n) {
+    store_n(p, a, n);
+  }
+  LSTMX_INLINE Vec load_fours(const float* const (&row)[1], ptrdiff_t first, ptrdiff_t n) {
+    return load_n(row[0] + first, n);
+  }
   // 2^n of an integer n held as the low mantissa bits of t = n + 127 + 1.5*2^23
   LSTMX_INLINE Vec exponent_bits(Vec t) {
     typedef unsigned Bits __attribute__((vector_size(16)));
