@@ -81,6 +81,23 @@ class LstmPlan:
     ) -> LstmTape | None: ...
 
 class LstmTape:
+    def call(
+        self,
+        x: _Array,
+        y: _Array,
+        h_0: _Array | None,
+        dy: _Array | None,
+        dh_n: _Array | None,
+        dc_n: _Array | None,
+        batch_first: bool,
+        need_dx: bool,
+        need_dstate: bool,
+        d_weight_ih: _Array,
+        d_weight_hh: _Array,
+        d_bias_ih: _Array | None,
+        d_bias_hh: _Array | None,
+        threads: int,
+    ) -> tuple[_Array | None, tuple[_Array, _Array] | None]: ...
     def backward(
         self,
         x: _Array,
@@ -112,7 +129,20 @@ class LinearPlan:
         threads: int,
     ) -> LinearTape | None: ...
 
+    def call(
+        self, version: int, weight: _Array, bias: _Array | None, x: _Array, training: bool, threads: int
+    ) -> tuple[_Array, LinearTape | None] | None: ...
+
 class LinearTape:
+    def call(
+        self,
+        x: _Array,
+        dy: _Array,
+        need_dx: bool,
+        d_weight: _Array,
+        d_bias: _Array | None,
+        threads: int,
+    ) -> _Array | None: ...
     def backward(
         self,
         x: _Array,

@@ -74,6 +74,28 @@ class Array {
   const py::array& array_;
 };
 
+// Whether kernels can read the object as it is: a float32 array, aligned, all axes contiguous.
+inline bool is_dense(py::handle object) {
+  if (!py::isinstance<py::array_t<float, 0>>(object)) return false;
+  constexpr int wanted = py::detail::npy_api::NPY_ARRAY_ALIGNED_ | py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_;
+  return (py::reinterpret_borrow<py::array>(object).flags() & wanted) == wanted;
+}
+
+// The same of an array of `shape`, -1 being any extent, of which only the last axis need be contiguous.
+inline bool is_readable(py::handle object, std::initializer_list<Index> shape) {
+  if (!py::isinstance<py::array_t<float, 0>>(object)) return false;
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) ||
+      array.ndim() != static_cast<py::ssize_t>(shape.size()))
+    return false;
+  int axis = 0;
+  for (const Index n : shape) {
+    if (n >= 0 && array.shape(axis) != n) return false;
+    ++axis;
+  }
+  return array.shape(axis - 1) <= 1 || array.strides(axis - 1) == Index{sizeof(float)};
+}
+
 // dense array of a known shape, or null where it may be absent
 inline const float* dense_input(const char* name, const py::array& array, std::initializer_list<Index> shape) {
   return Array(name, array, static_cast<int>(shape.size()), Access::read).shaped(shape).dense().data();

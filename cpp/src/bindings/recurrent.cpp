@@ -1,5 +1,7 @@
 // LstmPlan and LstmTape: the recurrent layer for Python.
 #include "../kernels/plan.h"
+#include <array>
+
 #include "arrays.h"
 
 namespace lstmx::bindings {
@@ -56,22 +58,6 @@ std::unique_ptr<RecurrentTape> forward(RecurrentPlan& plan, std::int64_t version
   return plan.forward(version, weights, call, training);
 }
 
-// Whether kernels can read the object as it is: a float32 array of this shape, the axes in `strided` being free.
-bool readable(py::handle object, std::initializer_list<Index> shape, bool dense) {
-  if (!py::isinstance<py::array_t<float, 0>>(object)) return false;
-  const auto array = py::reinterpret_borrow<py::array>(object);
-  constexpr int aligned = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  constexpr int contiguous = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_;
-  const int wanted = dense ? aligned | contiguous : aligned;
-  if ((array.flags() & wanted) != wanted || array.ndim() != static_cast<py::ssize_t>(shape.size())) return false;
-  int axis = 0;
-  for (const Index n : shape) {
-    if (n >= 0 && array.shape(axis) != n) return false;
-    ++axis;
-  }
-  return dense || array.shape(axis - 1) <= 1 || array.strides(axis - 1) == Index{sizeof(float)};
-}
-
 // The short way for the usual call, one cell over a batch of full rows: checks, allocates and computes in one crossing
 // of the border. Returns (y, (h_n, c_n), tape or None), or None where an argument would have to be converted or
 // refused, which is Python's business.
@@ -79,7 +65,7 @@ py::object call_once(RecurrentPlan& plan, std::int64_t version, const py::array&
                      const Optional& bias_ih, const Optional& bias_hh, py::handle x, py::handle state, bool batch_first,
                      bool training, Index checkpoint_steps, int threads) {
   const Index I = plan.input_size(), H = plan.hidden_size();
-  if (!readable(x, {-1, -1, I}, false)) return py::none();
+  if (!is_readable(x, {-1, -1, I})) return py::none();
   const auto array = py::reinterpret_borrow<py::array>(x);
   const int time = batch_first ? 1 : 0, row = 1 - time;
   const Index T = array.shape(time), B = array.shape(row);
@@ -94,7 +80,8 @@ py::object call_once(RecurrentPlan& plan, std::int64_t version, const py::array&
   if (!state.is_none()) {
     if (!PyTuple_CheckExact(state.ptr()) || PyTuple_GET_SIZE(state.ptr()) != 2) return py::none();
     const py::handle h_0 = PyTuple_GET_ITEM(state.ptr(), 0), c_0 = PyTuple_GET_ITEM(state.ptr(), 1);
-    if (!readable(h_0, {1, B, H}, true) || !readable(c_0, {1, B, H}, true)) return py::none();
+    for (const py::handle part : {h_0, c_0})
+      if (!is_dense(part) || !is_readable(part, {1, B, H})) return py::none();
     call.h_0 = static_cast<const float*>(py::reinterpret_borrow<py::array>(h_0).data());
     call.c_0 = static_cast<const float*>(py::reinterpret_borrow<py::array>(c_0).data());
   }
@@ -112,6 +99,53 @@ py::object call_once(RecurrentPlan& plan, std::int64_t version, const py::array&
     tape = plan.forward(version, weights, call, training);
   }
   return py::make_tuple(std::move(y), py::make_tuple(std::move(h_n), std::move(c_n)), py::cast(std::move(tape)));
+}
+
+// The short way back from call_once, of arrays as that took and made them. Returns (dx, (dh_0, dc_0)); None for what is
+// not wanted.
+py::object backward_once(RecurrentTape& tape, const py::array& x, const py::array& y, const Optional& h_0,
+                         const Optional& dy, const Optional& dh_n, const Optional& dc_n, bool batch_first, bool need_dx,
+                         bool need_dstate, const py::array& d_weight_ih, const py::array& d_weight_hh,
+                         const Optional& d_bias_ih, const Optional& d_bias_hh, int threads) {
+  const auto [T, B, I, H, rows] = tape.size();
+  const int time = batch_first ? 1 : 0, row = 1 - time;
+  const auto shape = [&, T = T, B = B](Index last) {
+    return batch_first ? std::array<Index, 3>{B, T, last} : std::array<Index, 3>{T, B, last};
+  };
+  const auto view = [&](const char* name, const py::array& array, Index last) {
+    const auto [first, second, third] = shape(last);
+    const Array checked = Array(name, array, 3, Access::read).shaped({first, second, third});
+    return ConstView3{checked.data(), checked.stride(time), checked.stride(row)};
+  };
+  RecurrentBackward args{};
+  args.x = view("x", x, I);
+  args.y = view("y", y, H);
+  args.h_0 = dense_input("h_0", h_0, {1, B, H});
+  if (dy) args.dy = view("dy", *dy, H);
+  args.dh_n = dense_input("dh_n", dh_n, {1, B, H});
+  args.dc_n = dense_input("dc_n", dc_n, {1, B, H});
+  args.gradients = {dense_output("d_weight_ih", d_weight_ih, {4 * H, I}),
+                    dense_output("d_weight_hh", d_weight_hh, {4 * H, H}), dense_output("d_bias_ih", d_bias_ih, {4 * H}),
+                    dense_output("d_bias_hh", d_bias_hh, {4 * H})};
+  args.threads = check_threads(threads);
+  py::object dx = py::none(), dstate = py::none();
+  if (need_dx) {
+    py::array_t<float> made(shape(I));
+    const Array to("dx", made, 3, Access::write);
+    args.dx = {to.mutable_data(), to.stride(time), to.stride(row)};
+    dx = std::move(made);
+  }
+  if (need_dstate) {
+    py::array_t<float> dh_0({Index{1}, B, H}), dc_0({Index{1}, B, H});
+    args.dh_0 = dh_0.mutable_data();
+    args.dc_0 = dc_0.mutable_data();
+    dstate = py::make_tuple(std::move(dh_0), std::move(dc_0));
+  }
+  {
+    const py::gil_scoped_release nogil;  // the arrays are held by the caller's frame and by this one
+    tape.backward(args);
+  }
+  return py::make_tuple(std::move(dx), std::move(dstate));
 }
 
 void backward(RecurrentTape& tape, const py::array& x, const py::array& y, const Optional& h_0, const Optional& dy,
@@ -142,6 +176,9 @@ void backward(RecurrentTape& tape, const py::array& x, const py::array& y, const
 void bind_recurrent(py::module_& m) {
   using py::arg;
   py::class_<RecurrentTape>(m, "LstmTape")
+      .def("call", &backward_once, arg("x"), arg("y"), arg("h_0"), arg("dy"), arg("dh_n"), arg("dc_n"),
+           arg("batch_first"), arg("need_dx"), arg("need_dstate"), arg("d_weight_ih"), arg("d_weight_hh"),
+           arg("d_bias_ih"), arg("d_bias_hh"), arg("threads"))
       .def("backward", &backward, arg("x"), arg("y"), arg("h_0"), arg("dy"), arg("dh_n"), arg("dc_n"), arg("dx"),
            arg("dh_0"), arg("dc_0"), arg("d_weight_ih"), arg("d_weight_hh"), arg("d_bias_ih"), arg("d_bias_hh"),
            arg("threads"));

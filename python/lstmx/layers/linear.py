@@ -13,7 +13,7 @@ import numpy as np
 
 from lstmx import _core
 from lstmx._checks import FloatArray, check_bool, check_choice, check_float, check_int
-from lstmx._inputs import Spans, as_float32
+from lstmx._inputs import Spans, as_dense
 from lstmx.layers.arena import Arena, Parameter, Shape
 from lstmx.layers.initial import fill_glorot, fill_normal, fill_uniform
 from lstmx.layers.module import Backward, Module
@@ -136,47 +136,39 @@ class Linear(Module):
         return (*shape[:-1], self.output_size)
 
     def _infer(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None]:
-        y, _, _ = self._compute(x, False)
-        return y, None
+        return self._compute(x, False)[0], None
 
     def _train(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None, Backward]:
-        y, rows, tape = self._compute(x, True)
-        return y, None, _LinearBackward(self, x.shape, rows, tape)
+        x = np.ascontiguousarray(x)
+        y, tape = self._compute(x, True)
+        return y, None, _LinearBackward(self, x, tape)
 
-    def _compute(
-        self, x: FloatArray, training: bool
-    ) -> tuple[FloatArray, FloatArray, _core.LinearTape | None]:
-        """Return y, x as the rows that the plan read, and the tape."""
-        y = np.empty((*x.shape[:-1], self.output_size), np.float32)
-        rows, out = (
-            (x, y) if x.ndim == 2 else (x.reshape(-1, self.input_size), y.reshape(-1, self.output_size))
-        )
-        weight, bias = self._weights
+    def _compute(self, x: FloatArray, training: bool) -> tuple[FloatArray, _core.LinearTape | None]:
+        """Return y and the tape."""
+        call = self._arena.version, *self._weights
         threads = _core.get_num_threads()
-        tape = self._plan.forward(self._arena.version, weight, bias, rows, out, training, threads)
-        return y, rows, tape
+        made = self._plan.call(*call, x, training, threads)
+        if made is None:
+            made = self._plan.call(*call, np.ascontiguousarray(x), training, threads)
+            assert made is not None
+        return made
 
 
 class _LinearBackward(Backward):
     __slots__ = ("_layer", "_shape")
 
-    def __init__(self, layer: Linear, shape: Shape, rows: FloatArray, tape: _core.LinearTape | None) -> None:
-        super().__init__(rows, tape)
+    def __init__(self, layer: Linear, x: FloatArray, tape: _core.LinearTape | None) -> None:
+        super().__init__(x, tape)
         self._layer = layer
-        self._shape = shape
+        self._shape = x.shape
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_float32(name, dy, (*self._shape[:-1], self._layer.output_size))
+        return as_dense(name, dy, (*self._shape[:-1], self._layer.output_size))
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool
     ) -> tuple[FloatArray | None, None]:
         assert dy is not None
-        rows, tape = self._take()
-        layer = self._layer
-        dx = np.empty(self._shape, np.float32) if need_dx else None
-        d_rows = None if dx is None else dx.reshape(-1, layer.input_size)
-        d_weight, d_bias = layer._d_weights
-        d_out = dy if dy.ndim == 2 else dy.reshape(-1, layer.output_size)
-        tape.backward(rows, d_out, d_rows, d_weight, d_bias, _core.get_num_threads())
-        return dx, None
+        x, tape = self._take()
+        dense = np.ascontiguousarray(dy)  # another layer's may be strided
+        return tape.call(x, dense, need_dx, *self._layer._d_weights, _core.get_num_threads()), None

@@ -343,8 +343,7 @@ class LSTM(Module):
     ) -> tuple[FloatArray, State, Backward]:
         """What `_train` returns, for what the core made of a call at once."""
         y.flags.writeable = False
-        steps = [_Step(self._time_major(x), self._time_major(y), [tape], None)]
-        return y, final, _LSTMBackward(self, x.shape, state, None, steps)
+        return y, final, _CellBackward(self, x, y, state, tape)
 
     def _compute(
         self, x: FloatArray, state: State | None, spans: Spans | None, training: bool
@@ -466,6 +465,34 @@ class _LSTMBackward(Backward):
             tape.backward(x, y, h_0, dy, dh_n, dc_n, dx, dh_0, dc_0, *cell.d_weights, threads)
             if d > 0 and d_inputs is not None:
                 d_inputs += way.read(dx)
+
+
+class _CellBackward(_LSTMBackward):
+    """Of a call that the core made at once: one crossing of the border back, too."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, layer: LSTM, x: FloatArray, y: FloatArray, state: State | None, tape: _core.LstmTape
+    ) -> None:
+        Backward.__init__(self, x, y, state, tape)
+        self._layer = layer
+        self._shape = x.shape
+
+    def _run(
+        self,
+        dy: FloatArray | None,
+        dstate: tuple[FloatArray | None, FloatArray | None],
+        need_dx: bool,
+        need_dstate: bool,
+    ) -> tuple[FloatArray | None, State | None]:
+        x, y, state, tape = self._take()
+        layer = self._layer
+        options = layer.batch_first, need_dx, need_dstate
+        h_0 = None if state is None else state[0]
+        d_weights = layer._layers[0][0].d_weights
+        return tape.call(x, y, h_0, dy, *dstate, *options, *d_weights, _core.get_num_threads())
+
 
 
 def _pair(name: str, value: Any, what: str) -> tuple[Any, Any]:
