@@ -66,8 +66,10 @@ struct Avx2 {
   LSTMX_INLINE Vec load_fours(const float* const (&row)[2], ptrdiff_t first, ptrdiff_t n) {
     return _mm256_set_m128(load_four(row[1] + first, n), load_four(row[0] + first, n));
   }
-  // 2^n of an integer n held as the low mantissa bits of t = n + 127 + 1.5*2^23
-  LSTMX_INLINE Vec exponent_bits(Vec t) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)); }
+  // 2^n of the integer n that was added to exp_magic
+  static constexpr int exp_steps = 1;
+  static constexpr float exp_magic = 12582912.0f + 127.0f;  // 1.5 * 2^23, and the exponent's bias
+  LSTMX_INLINE Vec power_of_two(Vec t) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)); }
 
  private:
   LSTMX_INLINE __m128 load_four(const float* p, ptrdiff_t n) {

@@ -56,8 +56,10 @@ struct Portable {
   LSTMX_INLINE Vec load_fours(const float* const (&row)[1], ptrdiff_t first, ptrdiff_t n) {
     return load_n(row[0] + first, n);
   }
-  // 2^n of an integer n held as the low mantissa bits of t = n + 127 + 1.5*2^23
-  LSTMX_INLINE Vec exponent_bits(Vec t) {
+  // 2^n of the integer n that was added to exp_magic
+  static constexpr int exp_steps = 1;
+  static constexpr float exp_magic = 12582912.0f + 127.0f;  // 1.5 * 2^23, and the exponent's bias
+  LSTMX_INLINE Vec power_of_two(Vec t) {
     typedef unsigned Bits __attribute__((vector_size(16)));
     Bits bits;
     memcpy(&bits, &t, sizeof bits);
