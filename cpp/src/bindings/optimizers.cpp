@@ -1,4 +1,5 @@
 // Optimiser steps over a model's flat parameters: one call a step, a segment for each run of parameters with one decay.
+#include <algorithm>
 #include <cmath>
 
 #include "../kernels/dispatch.h"
@@ -83,16 +84,32 @@ void adam_step(const py::array& params, const py::array& grads, const py::array&
 }
 
 // in four chains, so that the additions do not wait for each other
-double sum_of_squares(const py::array& x) {
-  const Array flat("x", x, 1, Access::read);
-  const float* p = flat.data();
+double sum_of_squares(const float* p, Index n) {
   double sums[4] = {};
-  const Index n = flat.shape(0), whole = n / 4 * 4;
+  const Index whole = n / 4 * 4;
   for (Index k = 0; k < whole; k += 4) {
     for (int j = 0; j < 4; ++j) sums[j] += static_cast<double>(p[k + j]) * p[k + j];
   }
   for (Index k = whole; k < n; ++k) sums[0] += static_cast<double>(p[k]) * p[k];
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+// The sum of (pred - target)^2 over `divisor`, and its gradient by pred. None where an argument would have to be
+// converted, broadcast or refused, which is Python's business.
+py::object squared_error(py::handle pred, py::handle target, const std::string& divisor) {
+  if (!is_dense(pred) || !is_dense(target)) return py::none();
+  const auto p = py::reinterpret_borrow<py::array>(pred), t = py::reinterpret_borrow<py::array>(target);
+  if (p.ndim() == 0 || p.ndim() != t.ndim() || !std::equal(p.shape(), p.shape() + p.ndim(), t.shape()))
+    return py::none();
+  const Index n = p.size(), count = divisor == "elements" ? n : divisor == "batch" ? p.shape(0) : 1;
+  py::array_t<float> gradient(std::vector<Index>(p.shape(), p.shape() + p.ndim()));
+  float* error = gradient.mutable_data();
+  const float *from = static_cast<const float*>(p.data()), *truth = static_cast<const float*>(t.data());
+  for (Index k = 0; k < n; ++k) error[k] = from[k] - truth[k];
+  const double sum = sum_of_squares(error, n);
+  const auto factor = static_cast<float>(count ? 2.0 / static_cast<double>(count) : 0.0);
+  for (Index k = 0; k < n; ++k) error[k] *= factor;
+  return py::make_tuple(count ? sum / static_cast<double>(count) : 0.0, std::move(gradient));
 }
 
 }  // namespace
@@ -103,7 +120,14 @@ void bind_optimizers(py::module_& m) {
         arg("momentum"), arg("nesterov"), arg("grad_scale"));
   m.def("adam_step", &adam_step, arg("params"), arg("grads"), arg("m"), arg("v"), arg("segments"), arg("decays"),
         arg("lr"), arg("beta1"), arg("beta2"), arg("eps"), arg("step"), arg("decoupled"), arg("grad_scale"));
-  m.def("sum_of_squares", &sum_of_squares, arg("x"));
+  m.def(
+      "sum_of_squares",
+      [](const py::array& x) {
+        const Array flat("x", x, 1, Access::read);
+        return sum_of_squares(flat.data(), flat.shape(0));
+      },
+      arg("x"));
+  m.def("squared_error", &squared_error, arg("pred"), arg("target"), arg("divisor"));
 }
 
 }  // namespace lstmx::bindings

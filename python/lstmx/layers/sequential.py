@@ -66,6 +66,7 @@ class Sequential(Module):
         self.input_size = next((n.input_size for n in self.layers if n.input_size is not None), None)
         self.output_size = next((n.output_size for n in self.layers[::-1] if n.output_size is not None), None)
         self.batch_first = next((n.batch_first for n in self.layers if n.batch_first is not None), None)
+        self._known_shapes: tuple[Any, ...] = (None,)  # of the latest x
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -119,18 +120,27 @@ class Sequential(Module):
     # --- shapes ---------------------------------------------------------------------------------------------
 
     def _output_shape(self, name: str, shape: Shape) -> Shape:
-        for layer in self.layers:
-            shape = layer._output_shape(name, shape)
-        return shape
+        return self._shapes_for(name, shape)[-1]
+
+    def _shapes_for(self, name: str, shape: Shape) -> tuple[Shape, ...]:
+        """The shapes between the layers for an x of `shape`, which comes first."""
+        shapes = self._known_shapes
+        if shapes[0] != shape:
+            made = [shape]
+            for layer in self.layers:
+                made.append(layer._output_shape(name, made[-1]))
+            self._known_shapes = shapes = tuple(made)
+        return shapes
 
     def _check_state(self, name: str, state: Any, shape: Shape) -> tuple[Any, ...]:
         items = _check_items(name, state, len(self.layers))
-        checked = []
-        for index, layer in enumerate(self.layers):
-            item = items[index]
-            checked.append(None if item is None else layer._check_state(f"{name}[{index}]", item, shape))
-            shape = layer._output_shape(name, shape)
-        return tuple(checked)
+        shapes = self._shapes_for(name, shape)
+        return tuple(
+            [
+                None if item is None else layer._check_state(f"{name}[{index}]", item, shapes[index])
+                for index, (layer, item) in enumerate(zip(self.layers, items, strict=True))
+            ]
+        )
 
     # --- the two passes -------------------------------------------------------------------------------------
 

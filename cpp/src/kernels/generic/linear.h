@@ -66,10 +66,16 @@ struct Linear {
       if (a.dx) product(a.dy, a.dy_row, a.out, a.packed, nullptr, a.dx, a.dx_row, a.in, team.share(a.N));
       const Range outs = team.share(a.out);
       for_row_blocks(a.N, [&](Index r, Index count) {
-        const float* dy[row_block];
-        for (Index k = 0; k < count; ++k) dy[k] = a.dy + (r + k) * a.dy_row;
-        weight_gradient(a, dy, a.x + r * a.x_row, count, outs);
-        if (a.d_bias && team.index == 0) bias_gradient(a, dy[0], count);
+        const float *x = a.x + r * a.x_row, *dy = a.dy + r * a.dy_row;
+        const float* rows[row_block];
+        if (is_wide(a)) {
+          for (Index k = 0; k < count; ++k) rows[k] = x + k * a.x_row;
+          transposed_weight_gradient(a, rows, dy, count, team);
+        } else {
+          for (Index k = 0; k < count; ++k) rows[k] = dy + k * a.dy_row;
+          weight_gradient(a, rows, x, count, outs);
+        }
+        if (a.d_bias && team.index == 0) bias_gradient(a, dy, count);
       });
     });
   }
@@ -80,6 +86,26 @@ struct Linear {
       with_vectors(vectors, [&]<int V>() {
         for_tiles(outs.begin, outs.end, S::tile_rows[V], [&](Index o, Index m) {
           run_outer<S, V>(m, {dy, o, x + first, W, a.x_row, count, a.d_weight + o * a.in + first, a.in, lanes});
+        });
+      });
+    });
+  }
+
+  // whether [in,out] wastes fewer lanes than [out,in]
+  static bool is_wide(const LinearBackward& a) { return a.in * padded(a.out) < a.out * padded(a.in); }
+
+  // The same sums in tiles of [in,out], added to the gradient [out,in] at the end.
+  static void transposed_weight_gradient(const LinearBackward& a, const float* const* x, const float* dy, Index count,
+                                         const Team& team) {
+    const Range ins = team.share(a.in);
+    for_column_groups<S>(a.out, [&](Index first, Index vectors, Index lanes) {
+      with_vectors(vectors, [&]<int V>() {
+        for_tiles(ins.begin, ins.end, S::tile_rows[V], [&](Index i, Index m) {
+          float sums[S::tile_rows[V] * V * W] = {};
+          run_outer<S, V>(m, {x, i, dy + first, W, a.dy_row, count, sums, V * W, lanes});
+          for (Index o = 0; o < (V - 1) * W + lanes; ++o) {
+            for (Index k = 0; k < m; ++k) a.d_weight[(first + o) * a.in + i + k] += sums[k * V * W + o];
+          }
         });
       });
     });
