@@ -86,7 +86,7 @@ def test_the_training_part_ends_where_the_validation_part_begins():
 def test_the_best_epoch_is_kept():
     forecaster = small()
     noise = np.random.default_rng(0).normal(size=300)  # more training makes it worse
-    history = forecaster.fit(noise, epochs=12, learning_rate=0.05, patience=12)
+    history = forecaster.fit(noise, epochs=30, learning_rate=0.05, patience=30)
     best = min(history["val_loss"])
     scale = forecaster._scale[0]
     assert forecaster.metrics["lstm"]["mae"] == pytest.approx(best * scale, rel=1e-4)

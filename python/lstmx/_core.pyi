@@ -129,7 +129,6 @@ class LinearPlan:
         training: bool,
         threads: int,
     ) -> LinearTape | None: ...
-
     def call(
         self, version: int, weight: _Array, bias: _Array | None, x: _Array, training: bool, threads: int
     ) -> tuple[_Array, LinearTape | None] | None: ...

@@ -160,7 +160,7 @@ class MSE(Loss):
         mask: ArrayLike | None = None,
     ) -> tuple[float, FloatArray]:
         """As every `Loss`."""
-        # the usual call in one crossing of the border; what the core does not take as it is goes the other way
+        # the usual call in one crossing of the border; the core gives None for what it does not take as it is
         plain = weights is None and mask is None
         direct = _core.squared_error(pred, target, self._divisor) if plain else None
         return super().__call__(pred, target, weights=weights, mask=mask) if direct is None else direct

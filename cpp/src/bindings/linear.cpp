@@ -25,8 +25,8 @@ std::unique_ptr<LinearTape> forward(LinearPlan& plan, std::int64_t version, cons
   return plan.forward(version, w, b, args, training);
 }
 
-// The short way for dense x of any number of axes: checks, allocates and computes in one crossing of the border. Returns
-// (y, tape or None), or None where x would have to be converted or refused, which is Python's business.
+// The short way for dense x of any number of axes: checks, allocates and computes in one crossing of the border.
+// Returns (y, tape or None), or None where x would have to be converted or refused, which is Python's business.
 py::object call_once(LinearPlan& plan, std::int64_t version, const py::array& weight, const Optional& bias,
                      py::handle x, bool training, int threads) {
   const Index in = plan.in(), out = plan.out();

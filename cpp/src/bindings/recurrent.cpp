@@ -1,6 +1,6 @@
 // LstmPlan and LstmTape: the recurrent layer for Python.
-#include "../kernels/plan.h"
 #include <array>
+#include "../kernels/plan.h"
 
 #include "arrays.h"
 

@@ -24,6 +24,7 @@ from lstmx.layers.initial import fill_glorot, fill_uniform
 from lstmx.layers.module import Backward, Module
 
 State: TypeAlias = tuple[FloatArray, FloatArray]
+DState: TypeAlias = tuple[FloatArray | None, FloatArray | None]
 
 _NONE = (None, None)
 
@@ -410,9 +411,9 @@ class _LSTMBackward(Backward):
     def _check_dy(self, name: str, dy: Any) -> FloatArray | None:
         return None if dy is None else as_float32(name, dy, (*self._shape[:-1], self._layer.output_size))
 
-    def _check_dstate(self, name: str, dstate: Any) -> tuple[FloatArray | None, FloatArray | None]:
+    def _check_dstate(self, name: str, dstate: Any) -> DState | None:
         if dstate is None:
-            return None, None
+            return None
         want = self._layer._state_shape(self._shape)
         dh, dc = _pair(name, dstate, "(dh_n, dc_n)")
         return (
@@ -423,7 +424,7 @@ class _LSTMBackward(Backward):
     def _run(
         self,
         dy: FloatArray | None,
-        dstate: tuple[FloatArray | None, FloatArray | None],
+        dstate: DState | None,
         need_dx: bool,
         need_dstate: bool,
     ) -> tuple[FloatArray | None, State | None]:
@@ -432,7 +433,7 @@ class _LSTMBackward(Backward):
         state_shape = layer._state_shape(self._shape)
         dx = np.empty(self._shape, FLOAT32) if need_dx else None
         d_initial = (np.empty(state_shape, FLOAT32), np.empty(state_shape, FLOAT32)) if need_dstate else None
-        states = layer._batched(self._shape, *(state or _NONE), *dstate, *(d_initial or _NONE))
+        states = layer._batched(self._shape, *(state or _NONE), *(dstate or _NONE), *(d_initial or _NONE))
         d_outputs = None if dy is None else layer._time_major(dy)
         dx_first = None if dx is None else layer._time_major(dx)
         ways = directions(layer._directions, steps[0].x.shape[0], spans)
@@ -482,7 +483,7 @@ class _CellBackward(_LSTMBackward):
     def _run(
         self,
         dy: FloatArray | None,
-        dstate: tuple[FloatArray | None, FloatArray | None],
+        dstate: DState | None,
         need_dx: bool,
         need_dstate: bool,
     ) -> tuple[FloatArray | None, State | None]:
@@ -491,8 +492,9 @@ class _CellBackward(_LSTMBackward):
         options = layer.batch_first, need_dx, need_dstate
         h_0 = None if state is None else state[0]
         d_weights = layer._layers[0][0].d_weights
-        return tape.call(x, y, h_0, dy, *dstate, *options, *d_weights, _core.get_num_threads())
-
+        threads = _core.get_num_threads()
+        dx, d_initial = tape.call(x, y, h_0, dy, *(dstate or _NONE), *options, *d_weights, threads)
+        return dx, d_initial
 
 
 def _pair(name: str, value: Any, what: str) -> tuple[Any, Any]:

@@ -176,7 +176,9 @@ class _SequentialBackward(Backward):
     def _check_dy(self, name: str, dy: Any) -> FloatArray | None:
         return self._steps[-1]._check_dy(name, dy)
 
-    def _check_dstate(self, name: str, dstate: Any) -> tuple[Any, ...]:
+    def _check_dstate(self, name: str, dstate: Any) -> tuple[Any, ...] | None:
+        if dstate is None:
+            return None
         items = _check_items(name, dstate, len(self._steps))
         return tuple(
             step._check_dstate(f"{name}[{index}]", item)
@@ -184,12 +186,13 @@ class _SequentialBackward(Backward):
         )
 
     def _run(
-        self, dy: FloatArray | None, dstate: tuple[Any, ...], need_dx: bool, need_dstate: bool
+        self, dy: FloatArray | None, dstate: tuple[Any, ...] | None, need_dx: bool, need_dstate: bool
     ) -> tuple[FloatArray | None, tuple[Any, ...] | None]:
         self._take()
         d_initial = []
         for index in reversed(range(len(self._steps))):
-            dy, item = self._steps[index]._run(dy, dstate[index], need_dx or index > 0, need_dstate)
+            item = None if dstate is None else dstate[index]
+            dy, item = self._steps[index]._run(dy, item, need_dx or index > 0, need_dstate)
             d_initial.append(item)
         return dy, tuple(reversed(d_initial)) if need_dstate else None
 

@@ -177,26 +177,42 @@ struct Backward : Layout<S, Cell_> {
       }
       for (Index p = begin; p < end; p += R) {
         const Index rows = end - p < R ? end - p : R;
-        const float *dh_from[R], *dy_from[R], *h_from[R];
+        QuadRows from;
         for (Index r = 0; r < R; ++r) {  // a row more than there are reads zeros
-          dh_from[r] = r < rows ? carried_dh(p + r) : k.zeros;
-          dy_from[r] = r < rows ? given_dy(p + r) : k.zeros;
-          h_from[r] = r < rows ? output(p + r) : k.zeros;
+          from.dh[r] = r < rows ? carried_dh(p + r) : k.zeros;
+          from.dy[r] = r < rows ? given_dy(p + r) : k.zeros;
+          from.h[r] = r < rows ? output(p + r) : k.zeros;
         }
         for (Index q = 0; q < block.quads; ++q) {
           const Index unit = block.unit + q * 4, lanes = H - unit < 4 ? H - unit : 4;
-          const Vec dh = S::add(S::load_fours(dh_from, unit, lanes), S::load_fours(dy_from, unit, lanes));
+          float* quad_gates = gates + q * a.size.rows * QW + (s.first[t] + p) * QW;
           const float* c_prev = cells + q * (B + a.size.rows) * 4 + (before + p) * 4;
-          float* to = dcs + q * B * 4 + p * 4;
-          Vec dc = load_lanes<S>(to, rows * 4);
-          cell_back<true>(gates + q * a.size.rows * QW + (s.first[t] + p) * QW, rows * 4,
-                          S::load_fours(h_from, unit, lanes), load_lanes<S>(c_prev, rows * 4), dh, dc);
-          store_lanes<S>(to, dc, rows * 4);
+          float* dc = dcs + q * B * 4 + p * 4;
+          if (rows == R) {
+            quads_back(quad_gates, W, from, unit, lanes, c_prev, dc);
+          } else {
+            quads_back(quad_gates, rows * 4, from, unit, lanes, c_prev, dc);
+          }
+          if (s.resets == nullptr) continue;
           for (Index r = 0; r < rows; ++r)
-            if (is_reset(s, t, p + r)) L::set_zero(to + r * 4, 4);
+            if (is_reset(s, t, p + r)) L::set_zero(dc + r * 4, 4);
         }
       }
     });
+  }
+
+  // Where R rows are read.
+  struct QuadRows {
+    const float *dh[R], *dy[R], *h[R];
+  };
+
+  // a quad of some rows, which are `together` units
+  LSTMX_INLINE void quads_back(float* gates, Index together, const QuadRows& from, Index unit, Index lanes,
+                               const float* c_prev, float* dc) {
+    const Vec dh = S::add(S::load_fours(from.dh, unit, lanes), S::load_fours(from.dy, unit, lanes));
+    Vec d = load_lanes<S>(dc, together);
+    cell_back<true>(gates, together, S::load_fours(from.h, unit, lanes), load_lanes<S>(c_prev, together), dh, d);
+    store_lanes<S>(dc, d, together);
   }
 
   // `together` units of gates, by gate, become their gradients, of quads by row; dc as in Cell::backward
@@ -243,16 +259,14 @@ struct Backward : Layout<S, Cell_> {
     const Schedule& s = a.schedule;
     const Range share = team.share(end - begin);
     for (Index t = begin + share.begin; t < begin + share.end; ++t) {
-      Index r = s.first[t] - s.first[begin];
-      for (Index p = 0; p < s.alive[t]; ++p, ++r) {
-        const Index b = s.order[p];
-        rows.x[r] = a.x.data + t * a.x.step + b * a.x.row;
-        rows.dx[r] = a.dx.data + t * a.dx.step + b * a.dx.row;
-        rows.h[r] = is_reset(s, t, p) ? k.zeros
-                    : t > 0           ? a.y.data + (t - 1) * a.y.step + b * a.y.row
-                    : a.h_0           ? a.h_0 + b * a.size.H
-                                      : k.zeros;
-      }
+      const Index r = s.first[t] - s.first[begin], alive = s.alive[t];
+      set_pointers(a.x.data + t * a.x.step, a.x.row, s.order, alive, rows.x + r);
+      set_pointers(a.dx.data + t * a.dx.step, a.dx.row, s.order, alive, rows.dx + r);
+      const float* h = t > 0 ? a.y.data + (t - 1) * a.y.step : a.h_0 ? a.h_0 : k.zeros;
+      set_pointers(h, t > 0 ? a.y.row : a.h_0 ? a.size.H : 0, s.order, alive, rows.h + r);
+      if (s.resets == nullptr) continue;
+      for (Index p = 0; p < alive; ++p)
+        if (is_reset(s, t, p)) rows.h[r + p] = k.zeros;
     }
   }
 
@@ -287,8 +301,8 @@ struct Backward : Layout<S, Cell_> {
     });
   }
 
-  // Calls body(block, first feature, features) for this thread's tiles of the panels; a tile lies within x, within h, or
-  // is the bias.
+  // Calls body(block, first feature, features) for this thread's tiles of the panels; a tile lies within x, within h,
+  // or is the bias.
   template <class Body>
   static void for_panel_tiles(const Context& k, const Team& team, const Body& body) {
     const Index I = k.a.size.I, H = k.a.size.H;
@@ -298,7 +312,8 @@ struct Backward : Layout<S, Cell_> {
       return Groups::of(features, S::tile_rows[vectors]);
     };
     Index tiles = 0;
-    L::for_blocks(H, all, [&](const Block& block) { tiles += tiles_of(block, I).count + tiles_of(block, H).count + 1; });
+    L::for_blocks(H, all,
+                  [&](const Block& block) { tiles += tiles_of(block, I).count + tiles_of(block, H).count + 1; });
     const Range share = team.share(tiles);
     Index item = 0;
     const auto visit = [&](const Block& block, Index begin, const Groups& groups) {

@@ -59,9 +59,9 @@ struct Forward : Layout<S, Cell_> {
     bool hoisted;        // products with x made beforehand: only where a thread has all positions
     const float* zeros;  // [H]
     float* cells;
-    Index cell_rows;  // of a block
-    float* gates;     // the tape, or a chunk's
-    Index gate_rows;  // of a block
+    Index cell_rows;       // of a block
+    float* gates;          // the tape, or a chunk's
+    Index gate_rows;       // of a block
     const float **x, **h;  // [B] by position: rows of the step
     float** y;
   };
@@ -236,12 +236,11 @@ struct Forward : Layout<S, Cell_> {
   // where the rows of a step are; resets clear c, and h is read from zeros
   static void set_rows(const Context& k, Index t, Index begin, Index end, Index before) {
     const RecurrentForward& a = k.a;
-    for (Index p = begin; p < end; ++p) {
-      const Index b = a.schedule.order[p];
-      k.x[p] = a.x.data + t * a.x.step + b * a.x.row;
-      k.y[p] = a.y.data + t * a.y.step + b * a.y.row;
-      k.h[p] = t > 0 ? k.y[p] - a.y.step : a.h_0 ? a.h_0 + b * a.size.H : k.zeros;
-    }
+    const Index* order = a.schedule.order + begin;
+    set_pointers(a.x.data + t * a.x.step, a.x.row, order, end - begin, k.x + begin);
+    set_pointers(a.y.data + t * a.y.step, a.y.row, order, end - begin, k.y + begin);
+    const float* h = t > 0 ? a.y.data + (t - 1) * a.y.step : a.h_0 ? a.h_0 : k.zeros;
+    set_pointers(h, t > 0 ? a.y.row : a.h_0 ? a.size.H : 0, order, end - begin, k.h + begin);
     if (a.schedule.resets == nullptr) return;
     for (Index p = begin; p < end; ++p) {
       if (!is_reset(a.schedule, t, p)) continue;
@@ -388,7 +387,8 @@ struct Forward : Layout<S, Cell_> {
       for (int r = 0; r < count; ++r) {
         const int m = (first + r) / Q * R, q = (first + r) % Q, rows = M - m < R ? M - m : R;
         LSTMX_UNROLL
-        for (int j = 0; j < G; ++j) g[r][j] = j / D < rows ? gate[m + j / D < M ? m + j / D : m][q * D + j % D] : S::set(0.0f);
+        for (int j = 0; j < G; ++j)
+          g[r][j] = j / D < rows ? gate[m + j / D < M ? m + j / D : m][q * D + j % D] : S::set(0.0f);
         S::gates_of_quads(g[r]);
         c[r] = load_lanes<S>(t.c_in + m * 4 + q * t.c_block, rows * 4);
       }

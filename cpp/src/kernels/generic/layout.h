@@ -40,6 +40,12 @@ inline bool is_reset(const Schedule& s, Index t, Index position) {
   return s.resets != nullptr && s.resets[t * s.reset_step + s.order[position] * s.reset_row] != 0;
 }
 
+// to[p] = the row of position p of a matrix, rows `row` floats apart
+template <class Float>
+LSTMX_INLINE void set_pointers(Float* matrix, Index row, const Index* order, Index count, Float** to) {
+  for (Index p = 0; p < count; ++p) to[p] = matrix + order[p] * row;
+}
+
 // The number of positions in [begin, end) alive at step t.
 inline Index alive_in(const Schedule& s, Index t, const Range& positions) {
   const Index end = s.alive[t] < positions.end ? s.alive[t] : positions.end;
@@ -55,10 +61,10 @@ struct Layout {
   static_assert(G == 4, "a quad's gates are sixteen floats");
   static constexpr Index PW = G * W;
   static constexpr Index QW = G * 4;
-  static constexpr int R = W / 4;                                // rows whose quads fill a vector
-  static constexpr int quad_vectors = QW / W;                    // of a quad's gates
-  static constexpr int most_quads = quad_vectors == 1 ? R : 1;   // of a narrow block
-  static constexpr Index l2_floats = 256 * 1024;  // 1 MB, what is taken to stay in a private L2
+  static constexpr int R = W / 4;                               // rows whose quads fill a vector
+  static constexpr int quad_vectors = QW / W;                   // of a quad's gates
+  static constexpr int most_quads = quad_vectors == 1 ? R : 1;  // of a narrow block
+  static constexpr Index l2_floats = 256 * 1024;                // 1 MB, what is taken to stay in a private L2
 
   static constexpr Index pointer_floats = sizeof(void*) / sizeof(float);
 

@@ -63,9 +63,11 @@ struct Avx512 {
   }
   // n lanes (at most 4) from each of four rows, rows `first` floats on
   LSTMX_INLINE Vec load_fours(const float* const (&row)[4], ptrdiff_t first, ptrdiff_t n) {
-    const Vec a = _mm512_insertf32x4(_mm512_castps128_ps512(load_four(row[0] + first, n)), load_four(row[1] + first, n), 1);
-    const Vec b = _mm512_insertf32x4(a, load_four(row[2] + first, n), 2);
-    return _mm512_insertf32x4(b, load_four(row[3] + first, n), 3);
+    const __mmask8 lanes = static_cast<__mmask8>(mask(n));
+    const Vec a = _mm512_castps128_ps512(_mm_maskz_loadu_ps(lanes, row[0] + first));
+    const Vec b = _mm512_insertf32x4(a, _mm_maskz_loadu_ps(lanes, row[1] + first), 1);
+    const Vec c = _mm512_insertf32x4(b, _mm_maskz_loadu_ps(lanes, row[2] + first), 2);
+    return _mm512_insertf32x4(c, _mm_maskz_loadu_ps(lanes, row[3] + first), 3);
   }
   // 2^(n/16) of the integer n that was added to exp_magic: its low bits choose a power of 2^(1/16), the others are the
   // exponent. The table's exponents are less by what the low bits bring when they are shifted with the others.
@@ -74,24 +76,19 @@ struct Avx512 {
   LSTMX_INLINE Vec power_of_two(Vec t) {
     const __m512i n = _mm512_castps_si512(t);
     const __m512i powers = _mm512_setr_epi32(  //
-        0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532,
-        0x3f75fed7, 0x3f75583f, 0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c,
-        0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d);
+        0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f, 0x3f7504f3,
+        0x3f7508a4, 0x3f75672a, 0x3f76248c, 0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d);
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_permutexvar_epi32(n, powers), _mm512_slli_epi32(n, 19)));
   }
   // the exact 2^(n/16) over the one that power_of_two gives, less 1
   LSTMX_INLINE Vec power_error(Vec t) {
     const __m512 errors = _mm512_setr_ps(  //
-        0.0f, 4.6285e-08f, -1.1992e-08f, 4.7298e-08f, 3.1934e-08f, 3.6211e-08f,
-        -3.0991e-08f, -7.4752e-09f, 1.7114e-08f, -3.0477e-08f, 5.2333e-09f, 6.1076e-09f,
-        -1.4720e-08f, -5.2588e-09f, -6.1283e-09f, 5.1406e-09f);
+        0.0f, 4.6285e-08f, -1.1992e-08f, 4.7298e-08f, 3.1934e-08f, 3.6211e-08f, -3.0991e-08f, -7.4752e-09f, 1.7114e-08f,
+        -3.0477e-08f, 5.2333e-09f, 6.1076e-09f, -1.4720e-08f, -5.2588e-09f, -6.1283e-09f, 5.1406e-09f);
     return _mm512_permutexvar_ps(_mm512_castps_si512(t), errors);
   }
 
  private:
-  LSTMX_INLINE __m128 load_four(const float* p, ptrdiff_t n) {
-    return n == 4 ? _mm_loadu_ps(p) : _mm_maskz_loadu_ps(static_cast<__mmask8>(mask(n)), p);
-  }
   LSTMX_INLINE __mmask16 mask(ptrdiff_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
 };
 
