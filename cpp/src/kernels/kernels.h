@@ -4,7 +4,7 @@
 //
 // Legend
 //   T time steps, B batch rows, I input size, H hidden size, G gates of a cell (4: i f g o), N rows of a matrix.
-//   W is the number of floats in a vector of the target; HB = ceil(H / W) hidden blocks; PW = G * W, a panel's width.
+//   W is the number of floats in a vector of the target; PW = G * W, the gates of W hidden units.
 //   All matrices are row-major float32. A View3 is [T,B,K] with free strides between steps and between rows, in
 //   floats, possibly negative; its last axis is contiguous.
 // Pointer rules

@@ -14,7 +14,8 @@ struct Backward : Layout<S, Cell_> {
   using Cell = Cell_;
   using Vec = typename S::Vec;
   using L::W, L::G, L::PW, L::QW, L::R;
-  static constexpr Index least_rows = 384;  // of a chunk
+  static constexpr Index least_rows = 384;                 // of a chunk
+  static constexpr Index panel_floats = L::l2_floats / 4;  // of weights that are used for all rows of a product
 
   static Index chunk_steps(const RecurrentSizes& n) {
     if (n.B == 0 || n.T == 0) return 1;
@@ -99,44 +100,63 @@ struct Backward : Layout<S, Cell_> {
 
   // ---- step by step
 
-  // the rows of dG from r on against a packed [G*H, columns]: the wide blocks, whole quads, then the valid lanes of the
-  // last quad
-  LSTMX_INLINE void gate_operands(const Context& k, Index r, ProductTile& tile) {
+  // C rows = dG rows * a packed [G*H, columns], for the rows [begin, end) of the tape: body(row, rows, tile) says where
+  // C is. Of weights that do not stay in L2 with what else is there, a stretch of k is used for all rows before the
+  // next.
+  template <int V, class Body>
+  static void gate_product(const Context& k, const float* panel, Index begin, Index end, ProductTile& tile,
+                           const Body& body) {
+    const Index wide = k.a.size.H / W, most = panel_floats / (PW * V * W);
+    const Index count = wide > most + most / 2 ? (wide + most - 1) / most : 1;
+    const Groups stretches{wide, count};
+    tile.init = nullptr;
+    tile.c_vector = W;
+    for (Index i = 0; i < count; ++i) {
+      const Index first = stretches.first(i);
+      tile.goes_on = i > 0;
+      tile.panel = panel + first * PW * V * W;
+      for_tiles(begin, end, S::tile_rows[V], [&](Index r, Index m) {
+        gate_operands(k, r, first, stretches.first(i + 1), tile);
+        body(r, m);
+        run_product<S, V, S::tile_rows[V], PW, QW, QW>(m, tile);
+      });
+    }
+  }
+
+  // the rows of dG from r on: the wide blocks [first, last), and after the last of all the whole quads, then the valid
+  // lanes of the last quad
+  LSTMX_INLINE void gate_operands(const Context& k, Index r, Index first, Index last, ProductTile& tile) {
     const Index H = k.a.size.H, wide = H / W, quads = H % W / 4, rows = k.a.size.rows;
     Operand& blocks = tile.operand[0];
     blocks.segment = rows * PW;
     blocks.depth = PW;
-    blocks.count = wide;
-    blocks.row[0] = k.gates + r * PW;
+    blocks.count = last - first;
+    blocks.row[0] = k.gates + first * rows * PW + r * PW;
     Operand& whole = tile.operand[1];
     whole.segment = rows * QW;
     whole.depth = QW;
-    whole.count = quads;
+    whole.count = last < wide ? 0 : quads;
     whole.row[0] = k.gates + wide * rows * PW + r * QW;
     Operand& rest = tile.operand[2];
     rest.segment = 4;
     rest.depth = H % 4;
-    rest.count = H % 4 ? G : 0;
+    rest.count = last < wide || H % 4 == 0 ? 0 : G;
     rest.row[0] = whole.row[0] + quads * rows * QW;
   }
 
   // dh = dG U of step t, for the part's columns and its positions alive then
   static void carry_back(const Context& k, Index t, const Part& part) {
     const Index H = k.a.size.H, first_row = k.a.schedule.first[t];
-    const Index begin = part.positions.begin, end = begin + alive_in(k.a.schedule, t, part.positions);
+    const Index begin = first_row + part.positions.begin, end = begin + alive_in(k.a.schedule, t, part.positions);
     const Groups groups = Groups::of_columns(H, W);
     for (Index g = 0; g < groups.count; ++g) {
       const Index first = groups.first(g), vectors = groups.first(g + 1) - first;
       if (first < part.vectors.begin || first >= part.vectors.end) continue;
       with_vectors(vectors, [&]<int V>() {
         ProductTile tile;
-        tile.panel = k.u + first * W * G * H;
-        tile.init = nullptr;
-        tile.c_vector = tile.lanes = W;
-        for_tiles(begin, end, S::tile_rows[V], [&](Index p, Index m) {
-          gate_operands(k, first_row + p, tile);
-          for (Index i = 0; i < m; ++i) tile.c[i] = k.dh + (p + i) * k.stride + first * W;
-          run_product<S, V, S::tile_rows[V], PW, QW, QW>(m, tile);
+        tile.lanes = W;
+        gate_product<V>(k, k.u + first * W * G * H, begin, end, tile, [&](Index r, Index m) {
+          for (Index i = 0; i < m; ++i) tile.c[i] = k.dh + (r - first_row + i) * k.stride + first * W;
         });
       });
     }
@@ -288,15 +308,11 @@ struct Backward : Layout<S, Cell_> {
     for_column_groups<S>(I, [&](Index first, Index vectors, Index lanes) {
       with_vectors(vectors, [&]<int V>() {
         ProductTile tile;
-        tile.panel = k.w + first * G * H;
-        tile.init = nullptr;
-        tile.c_vector = W;
         tile.lanes = lanes;
-        for_tiles(share.begin, share.end, S::tile_rows[V], [&](Index r, Index m) {
-          gate_operands(k, first_row + r, tile);
-          for (Index i = 0; i < m; ++i) tile.c[i] = rows.dx[r + i] + first;
-          run_product<S, V, S::tile_rows[V], PW, QW, QW>(m, tile);
-        });
+        gate_product<V>(k, k.w + first * G * H, first_row + share.begin, first_row + share.end, tile,
+                        [&](Index r, Index m) {
+                          for (Index i = 0; i < m; ++i) tile.c[i] = rows.dx[r - first_row + i] + first;
+                        });
       });
     });
   }

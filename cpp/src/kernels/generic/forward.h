@@ -144,6 +144,7 @@ struct Forward : Layout<S, Cell_> {
     tile.operand[0].depth = I;
     tile.operand[0].count = 1;
     tile.init = a.packed + G * block.unit * L::panel_rows(I, H);
+    tile.goes_on = false;
     tile.panel = tile.init + V * W;
     tile.c_vector = vector ? vector : k.gate_rows * row;
     tile.lanes = W;

@@ -133,6 +133,7 @@ struct ProductTile {
   Operand operand[3];
   const float* panel;
   const float* init;  // V vectors added to every row, or null
+  bool goes_on;       // C holds the sums so far; instead of init
   float* c[most_tile_rows];
   Index c_vector;  // floats between the vectors of a row of C
   Index lanes;     // valid lanes of the last vector
@@ -143,11 +144,19 @@ template <class S, int M, int V, int... distances>
 __attribute__((noinline)) void product_tile(const ProductTile& t) {
   constexpr int W = S::width;
   typename S::Vec acc[M][V];
-  LSTMX_UNROLL
-  for (int v = 0; v < V; ++v) {
-    const typename S::Vec first = t.init ? S::load(t.init + v * W) : S::set(0.0f);
+  if (t.goes_on) {
     LSTMX_UNROLL
-    for (int m = 0; m < M; ++m) acc[m][v] = first;
+    for (int m = 0; m < M; ++m) {
+      LSTMX_UNROLL
+      for (int v = 0; v < V; ++v) acc[m][v] = load_lanes<S>(t.c[m] + v * t.c_vector, v + 1 < V ? W : t.lanes);
+    }
+  } else {
+    LSTMX_UNROLL
+    for (int v = 0; v < V; ++v) {
+      const typename S::Vec first = t.init ? S::load(t.init + v * W) : S::set(0.0f);
+      LSTMX_UNROLL
+      for (int m = 0; m < M; ++m) acc[m][v] = first;
+    }
   }
   const float* panel = t.panel;
   const Operand* operand = t.operand;
@@ -272,6 +281,15 @@ template <class Body>
 LSTMX_INLINE void for_row_blocks(Index count, const Body& body) {
   for (Index begin = 0; begin < count; begin += row_block)
     body(begin, count - begin < row_block ? count - begin : row_block);
+}
+
+// out[k][l] = matrix[l][k] for k < depth and l < lanes, then zeros up to `width`; rows `row` and `out_row` floats apart
+LSTMX_INLINE void pack_transposed(const float* matrix, Index row, Index depth, Index lanes, Index width, float* out,
+                                  Index out_row) {
+  for (Index k = 0; k < depth; ++k, out += out_row) {
+    for (Index l = 0; l < lanes; ++l) out[l] = matrix[l * row + k];
+    for (Index l = lanes; l < width; ++l) out[l] = 0.0f;
+  }
 }
 
 // Packs a matrix [depth, n] (row stride `row`) for products: for each group of columns, its rows one after the other.

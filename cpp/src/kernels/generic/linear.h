@@ -22,10 +22,9 @@ struct Linear {
     for (Index k = 0; k < out; k += W, packed += W)
       S::store(packed, bias ? load_lanes<S>(bias + k, out - k < W ? out - k : W) : S::set(0.0f));
     for_column_groups<S>(out, [&](Index first, Index vectors, Index lanes) {
-      for (Index k = 0; k < in; ++k) {
-        for (Index v = 0; v < vectors; ++v, packed += W)
-          S::store(packed, S::gather_n(weight + (first + v * W) * in + k, in, v + 1 < vectors ? W : lanes));
-      }
+      const Index width = vectors * W;
+      pack_transposed(weight + first * in, in, in, width - W + lanes, width, packed, width);
+      packed += in * width;
     });
   }
 
@@ -44,6 +43,7 @@ struct Linear {
         tile.operand[0].count = 1;
         tile.panel = packed + first * depth;
         tile.init = init ? init + first : nullptr;
+        tile.goes_on = false;
         tile.c_vector = W;
         tile.lanes = lanes;
         for_tiles(share.begin, share.end, S::tile_rows[V], [&](Index r, Index m) {

@@ -18,12 +18,6 @@ struct Avx2 {
   // the first n lanes only; the others read as 0
   LSTMX_INLINE Vec load_n(const float* p, ptrdiff_t n) { return _mm256_maskload_ps(p, mask(n)); }
   LSTMX_INLINE void store_n(float* p, Vec a, ptrdiff_t n) { _mm256_maskstore_ps(p, mask(n), a); }
-  // p[0], p[stride], ... for the first n lanes
-  LSTMX_INLINE Vec gather_n(const float* p, ptrdiff_t stride, ptrdiff_t n) {
-    alignas(32) float lanes[width] = {};
-    for (ptrdiff_t l = 0; l < n; ++l) lanes[l] = p[l * stride];
-    return load(lanes);
-  }
 
   LSTMX_INLINE Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
   LSTMX_INLINE Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }

@@ -18,12 +18,6 @@ struct Avx512 {
   // the first n lanes only; the others read as 0
   LSTMX_INLINE Vec load_n(const float* p, ptrdiff_t n) { return _mm512_maskz_loadu_ps(mask(n), p); }
   LSTMX_INLINE void store_n(float* p, Vec a, ptrdiff_t n) { _mm512_mask_storeu_ps(p, mask(n), a); }
-  // p[0], p[stride], ... for the first n lanes
-  LSTMX_INLINE Vec gather_n(const float* p, ptrdiff_t stride, ptrdiff_t n) {
-    alignas(64) float lanes[width] = {};
-    for (ptrdiff_t l = 0; l < n; ++l) lanes[l] = p[l * stride];
-    return load(lanes);
-  }
 
   LSTMX_INLINE Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
   LSTMX_INLINE Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }

@@ -21,15 +21,13 @@ struct Portable {
   }
   LSTMX_INLINE void store(float* p, Vec a) { memcpy(p, &a, sizeof a); }
   // the first n lanes only; the others read as 0
-  LSTMX_INLINE Vec load_n(const float* p, ptrdiff_t n) { return gather_n(p, 1, n); }
+  LSTMX_INLINE Vec load_n(const float* p, ptrdiff_t n) {
+    Vec a = set(0.0f);
+    for (ptrdiff_t l = 0; l < n; ++l) a[l] = p[l];
+    return a;
+  }
   LSTMX_INLINE void store_n(float* p, Vec a, ptrdiff_t n) {
     for (ptrdiff_t l = 0; l < n; ++l) p[l] = a[l];
-  }
-  // p[0], p[stride], ... for the first n lanes
-  LSTMX_INLINE Vec gather_n(const float* p, ptrdiff_t stride, ptrdiff_t n) {
-    Vec a = set(0.0f);
-    for (ptrdiff_t l = 0; l < n; ++l) a[l] = p[l * stride];
-    return a;
   }
 
   LSTMX_INLINE Vec add(Vec a, Vec b) { return a + b; }
