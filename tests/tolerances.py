@@ -27,7 +27,10 @@ _STATE = (
 )
 _CARRIED = "8 E: the mirror image of c through the forget gates; the largest seen is 2.4 E"
 _PRODUCT = "4 E: a sum of products, whose E is that of the worst data; the largest seen is 1.8 E"
-_MERGED = "4 E: as dx, then summed over T * B in blocks; the largest seen is 1.9 E"
+_MERGED = (
+    "8 E: as dx, then summed over T * B in blocks; rows share the errors of long sums in the gates, which E "
+    "neglects: the largest seen is 1.9 E at 33 units, 4.3 E at 500 features"
+)
 _LINEAR = "4 E: a bias and a sum of products, whose E is that of the worst data"
 _STEP = "4 E: some ten operations an element, each at most its u, so that even the worst signs make about 3 E"
 
@@ -39,10 +42,10 @@ TABLE = {
     "dx": Tolerance(4.0, _PRODUCT),
     "dh_0": Tolerance(4.0, _PRODUCT),
     "dc_0": Tolerance(8.0, _CARRIED),
-    "d_weight_ih": Tolerance(4.0, _MERGED),
-    "d_weight_hh": Tolerance(4.0, _MERGED),
-    "d_bias_ih": Tolerance(4.0, _MERGED),
-    "d_bias_hh": Tolerance(4.0, _MERGED),
+    "d_weight_ih": Tolerance(8.0, _MERGED),
+    "d_weight_hh": Tolerance(8.0, _MERGED),
+    "d_bias_ih": Tolerance(8.0, _MERGED),
+    "d_bias_hh": Tolerance(8.0, _MERGED),
     # linear layer
     "linear_y": Tolerance(4.0, _LINEAR),
     "linear_dx": Tolerance(4.0, _LINEAR),

@@ -65,6 +65,27 @@ def test_more_rows_than_one_block_or_chunk(target, rng, sizes, threads):
     assert_matches(run(case, threads=threads), expected(case))
 
 
+@pytest.mark.parametrize("hidden", [2, 3, 4, 5, 6, 10, 11, 12, 13, 14, 20, 28])
+@pytest.mark.parametrize("batch", [1, 3, 6, 13])
+def test_units_beyond_whole_vectors(target, rng, batch, hidden):
+    """They go into quads of four, and rows of a quad together: every number of either that is left over."""
+    case = make_case(rng, 3, batch, 5, hidden)
+    want = expected(case)
+    assert_matches(run(case), want)
+    assert_matches(run(case, training=False), want)
+
+
+@pytest.mark.parametrize("sizes", [(2, 7, 400, 130), (3, 5, 12, 800)], ids=name_of)
+def test_large_layers(target, rng, sizes):
+    """Many features are packed for the gradients of the weights; large weights are used a stretch at a time."""
+    case = make_case(rng, *sizes)
+    for name in ("weight_ih", "weight_hh"):
+        case[name] *= np.float32(0.1)
+    got = run(case)
+    assert_matches(got, expected(case))
+    assert_equal_results(run(case, threads=2), got)
+
+
 class TestLayouts:
     """Strided, reversed, padded and misaligned arrays; nothing around the outputs is written."""
 

@@ -30,7 +30,8 @@ struct Backward : Layout<S, Cell_> {
 
   static Index work_size(const RecurrentSizes& n) {
     const Index stride = L::vectors(n.H) * W;
-    return stride * (2 * n.B + 1) + G * stride * L::panel_rows(n.I, n.H) + 2 * pointers_size(n);
+    return stride * (2 * n.B + 1) + G * stride * L::panel_rows(n.I, n.H) + 2 * pointers_size(n) +
+           (packs_features(n) ? row_block * (n.I + n.H) : 0);
   }
 
   // Where the rows of a chunk are; two are in turn, for a thread may be one chunk ahead of another.
@@ -46,6 +47,7 @@ struct Backward : Layout<S, Cell_> {
     float *zeros, *dc, *dh;  // [stride], for each block [B][units], [B][stride] by position
     float* d_panel;          // for each block [I+H+1][gates of the block]: x, h, bias
     const float *u, *w;      // packed backward
+    float* features;         // of a block of rows, packed
     Rows rows[2];
   };
 
@@ -87,7 +89,7 @@ struct Backward : Layout<S, Cell_> {
     float* d_panel = dh + stride * n.B;
     float* pointers = d_panel + G * stride * L::panel_rows(n.I, n.H);
     float* cells = a.tape + G * L::padded(n.H) * n.rows;
-    Context k{a, stride, a.tape, cells, zeros, dc, dh, d_panel, a.packed, a.packed + G * n.H * stride, {}};
+    Context k{a, stride, a.tape, cells, zeros, dc, dh, d_panel, a.packed, a.packed + G * n.H * stride, nullptr, {}};
     const Index most = chunk_steps(n) * n.B;
     for (Rows& rows : k.rows) {
       rows.x = reinterpret_cast<const float**>(pointers);
@@ -95,6 +97,7 @@ struct Backward : Layout<S, Cell_> {
       rows.dx = const_cast<float**>(rows.h + most);
       pointers += pointers_size(n);
     }
+    k.features = pointers;
     return k;
   }
 
@@ -354,10 +357,33 @@ struct Backward : Layout<S, Cell_> {
     });
   }
 
+  // Many features lie in as many pages: then each tile's are packed for a block of rows, side by side.
+  static bool packs_features(const RecurrentSizes& n) { return n.H >= 8 * W && n.I + n.H >= 512; }
+
+  static void pack_features(const Context& k, const Rows& rows, Index r, Index count, const Team& team) {
+    const Index I = k.a.size.I, H = k.a.size.H;
+    const Groups x = Groups::of(I, S::tile_rows[G]), h = Groups::of(H, S::tile_rows[G]);
+    const Range share = team.share(x.count + h.count);
+    for (Index tile = share.begin; tile < share.end; ++tile) {
+      const bool of_x = tile < x.count;
+      const Groups& groups = of_x ? x : h;
+      const Index g = of_x ? tile : tile - x.count, first = groups.first(g), m = groups.first(g + 1) - first;
+      const float* const* from = of_x ? rows.x + r : rows.h + r;
+      float* to = k.features + ((of_x ? 0 : I) + first) * count;
+      for (Index row = 0; row < count; ++row)
+        for (Index i = 0; i < m; ++i) *to++ = from[row][first + i];
+    }
+  }
+
   // panels += dG^T [x | h_prev | 1]
   static void weight_gradients(const Context& k, Index begin, Index end, const Rows& rows, const Team& team) {
     const Index I = k.a.size.I, H = k.a.size.H, first_row = k.a.schedule.first[begin];
     for_row_blocks(k.a.schedule.first[end] - first_row, [&](Index r, Index count) {
+      if (packs_features(k.a.size)) {
+        team.barrier();  // the rows before are done with
+        pack_features(k, rows, r, count, team);
+        team.barrier();
+      }
       for_panel_tiles(k, team, [&](const Block& block, Index first, Index m) {
         float* panel = panel_of(k, block, first);
         const float* const* features = first < I ? rows.x + r : rows.h + r;
@@ -369,11 +395,16 @@ struct Backward : Layout<S, Cell_> {
           if (first == I + H) {
             add_column_sums<S, V>(from, vector, row, count, panel, W);
           } else {
-            run_outer<S, V>(m, {features, feature, from, vector, row, count, panel, V * W, W});
+            run_outer<S, V>(m, {features, feature, nullptr, from, vector, row, count, panel, V * W, W});
           }
         };
         if (block.quads == 0) {
-          add.template operator()<G>(PW, W);
+          if (packs_features(k.a.size) && first < I + H) {
+            run_outer<S, G, true>(
+                m, {nullptr, 0, k.features + first * count, gates + (first_row + r) * PW, W, PW, count, panel, PW, W});
+          } else {
+            add.template operator()<G>(PW, W);
+          }
         } else if constexpr (L::most_quads == 1) {
           add.template operator()<L::quad_vectors>(QW, W);
         } else {

@@ -172,8 +172,9 @@ __attribute__((noinline)) void product_tile(const ProductTile& t) {
 
 // One tile of C += A^T B over `count` rows, at most row_block of them.
 struct OuterTile {
-  const float* const* a;  // element m of row k is a[k][first + m]
+  const float* const* a;  // element m of row k is a[k][first + m]; or null, and it is packed[k * M + m]
   Index first;
+  const float* packed;
   const float* b;  // V vectors a row, b_vector floats apart
   Index b_vector, b_row;
   Index count;
@@ -182,7 +183,7 @@ struct OuterTile {
   Index lanes;  // valid lanes of the last vector, of B and of C
 };
 
-template <class S, int M, int V>
+template <class S, int M, int V, bool packed>
 __attribute__((noinline)) void outer_tile(const OuterTile& t) {
   constexpr int W = S::width;
   typename S::Vec acc[M][V];
@@ -195,7 +196,7 @@ __attribute__((noinline)) void outer_tile(const OuterTile& t) {
   LSTMX_UNROLL
   for (int v = 0; v < V; ++v) b[v] = t.b + v * t.b_vector;
   for (Index k = 0, row = 0; k < t.count; ++k, row += t.b_row) {
-    const float* a = t.a[k] + t.first;
+    const float* a = packed ? t.packed + k * M : t.a[k] + t.first;
     if constexpr (V < M || S::registers > 16) {
       typename S::Vec bv[V];
       LSTMX_UNROLL
@@ -256,10 +257,10 @@ LSTMX_INLINE void run_product(Index rows, const ProductTile& t) {
   if constexpr (M > 1) run_product<S, V, M - 1, distances...>(rows, t);
 }
 
-template <class S, int V, int M = S::tile_rows[V]>
+template <class S, int V, bool packed = false, int M = S::tile_rows[V]>
 LSTMX_INLINE void run_outer(Index rows, const OuterTile& t) {
-  if (rows == M) return outer_tile<S, M, V>(t);
-  if constexpr (M > 1) run_outer<S, V, M - 1>(rows, t);
+  if (rows == M) return outer_tile<S, M, V, packed>(t);
+  if constexpr (M > 1) run_outer<S, V, packed, M - 1>(rows, t);
 }
 
 template <class Body>

@@ -85,7 +85,8 @@ struct Linear {
     for_column_groups<S>(a.in, [&](Index first, Index vectors, Index lanes) {
       with_vectors(vectors, [&]<int V>() {
         for_tiles(outs.begin, outs.end, S::tile_rows[V], [&](Index o, Index m) {
-          run_outer<S, V>(m, {dy, o, x + first, W, a.x_row, count, a.d_weight + o * a.in + first, a.in, lanes});
+          run_outer<S, V>(m,
+                          {dy, o, nullptr, x + first, W, a.x_row, count, a.d_weight + o * a.in + first, a.in, lanes});
         });
       });
     });
@@ -102,7 +103,7 @@ struct Linear {
       with_vectors(vectors, [&]<int V>() {
         for_tiles(ins.begin, ins.end, S::tile_rows[V], [&](Index i, Index m) {
           float sums[S::tile_rows[V] * V * W] = {};
-          run_outer<S, V>(m, {x, i, dy + first, W, a.dy_row, count, sums, V * W, lanes});
+          run_outer<S, V>(m, {x, i, nullptr, dy + first, W, a.dy_row, count, sums, V * W, lanes});
           for (Index o = 0; o < (V - 1) * W + lanes; ++o) {
             for (Index k = 0; k < m; ++k) a.d_weight[(first + o) * a.in + i + k] += sums[k * V * W + o];
           }
