@@ -1,9 +1,9 @@
 // Sigmoid and tanh of N vectors at once, stage by stage, so that N independent chains fill the units.
 //
-// Both rest on e^x = 2^(n/s) e^r, n = round(s x / ln 2), |r| <= ln(2)/2s, where s = S::exp_steps is 1, or 16 where a
-// register holds the 16 powers of 2^(1/16); and on a minimax polynomial for e^r - 1 = r + r^2 p(r). At most 4 ulp from
-// the exact value (tests/kernels measures it); results below the smallest normal float come out as zero. A NaN passes
-// through: in min and max the constant stands first.
+// Both rest on e^z = 2^(n/s) e^r, n = round(s z / ln 2), |r| <= ln(2)/2s, where s = S::exp_steps is 1, or 16 where a
+// register holds the 16 powers of 2^(1/16); and on a minimax polynomial in r. At most 4 ulp from the exact value
+// (tests/kernels measures it); results below the smallest normal float come out as zero. A NaN passes through: in min
+// and max the constant stands first.
 #pragma once
 
 #define LSTMX_UNROLL _Pragma("GCC unroll 64")
@@ -14,88 +14,97 @@ template <class S>
 struct Activations {
   using Vec = typename S::Vec;
 
+  // 1 / (1 + e^-x)
   template <int N>
   LSTMX_INLINE void sigmoid(Vec (&x)[N]) {
-    Vec power[N];
+    Vec n[N], e[N];
     // at -88 the result is zero, and e^88 does not overflow yet
+    clamp<N>(x, 88.0f);
+    round<N>(x, -1.0f, n);
     LSTMX_UNROLL
-    for (int i = 0; i < N; ++i) x[i] = S::sub(S::set(0.0f), clamp(x[i], -88.0f, 88.0f));
-    split_exp<N, false>(x, power);  // e^-x = power * (1 + x)
+    for (int i = 0; i < N; ++i) x[i] = S::fma(S::sub(n[i], magic()), S::set(ln_2_high / steps), x[i]);
     LSTMX_UNROLL
-    for (int i = 0; i < N; ++i) x[i] = S::fma(x[i], power[i], S::add(power[i], S::set(1.0f)));
+    for (int i = 0; i < N; ++i) x[i] = S::fma(S::sub(n[i], magic()), S::set(ln_2_low / steps), x[i]);  // -r
+    if constexpr (S::exp_steps > 1) {
+      polynomial<N>(x, e, {-1.666684200e-01f, 0.5f, -1.0f, 1.0f});
+    } else {
+      polynomial<N>(
+          x, e,
+          {1.388251665e-03f, -8.366547525e-03f, 4.166720062e-02f, -1.666654348e-01f, 4.999999702e-01f, -1.0f, 1.0f});
+    }
+    LSTMX_UNROLL
+    for (int i = 0; i < N; ++i) x[i] = S::fma(S::power_of_two(n[i]), e[i], S::set(1.0f));
     LSTMX_UNROLL
     for (int i = 0; i < N; ++i) x[i] = S::reciprocal(x[i]);
   }
 
+  // (e^2x - 1) / (e^2x + 1) = m / (m + 1), m = (e^2x - 1) / 2, which keeps its accuracy near zero
   template <int N>
   LSTMX_INLINE void tanh(Vec (&x)[N]) {
-    Vec power[N];
+    Vec n[N], h[N];
     // from 9.01 on, tanh is 1 in float32
+    clamp<N>(x, 9.02f);
+    round<N>(x, 2.0f, n);
     LSTMX_UNROLL
-    for (int i = 0; i < N; ++i) x[i] = clamp(S::add(x[i], x[i]), -18.04f, 18.04f);
-    split_exp<N, true>(x, power);  // e^2x = power * (1 + x); tanh = (e^2x - 1) / (e^2x + 1)
+    for (int i = 0; i < N; ++i) {  // r / 2
+      const Vec whole = S::sub(n[i], magic());
+      if constexpr (S::exp_steps > 1) {
+        x[i] = S::fnma(whole, S::set(0.693147181f / 2 / steps), x[i]);
+      } else {
+        x[i] = S::fnma(whole, S::set(ln_2_high / 2), x[i]);
+        x[i] = S::fnma(whole, S::set(ln_2_low / 2), x[i]);
+      }
+    }
+    // (e^r - 1) / 2 = r / 2 + (r / 2)^2 p(r / 2)
+    if constexpr (S::exp_steps > 1) {
+      polynomial<N>(x, h, {3.333333333e-01f, 6.666666667e-01f, 1.0f});
+    } else {
+      polynomial<N>(x, h, {4.442405328e-02f, 1.338647604e-01f, 3.333376050e-01f, 6.666617392e-01f, 9.999999404e-01f});
+    }
+    LSTMX_UNROLL
+    for (int i = 0; i < N; ++i) h[i] = S::mul(x[i], h[i]);
+    LSTMX_UNROLL
+    for (int i = 0; i < N; ++i) h[i] = S::fma(x[i], h[i], x[i]);
     LSTMX_UNROLL
     for (int i = 0; i < N; ++i) {
-      const Vec denominator = S::fma(x[i], power[i], S::add(power[i], S::set(1.0f)));
-      x[i] = S::div(S::fma(x[i], power[i], S::sub(power[i], S::set(1.0f))), denominator);
+      if constexpr (S::exp_steps > 1) h[i] = S::fma(S::power_error(n[i]), S::set(0.5f), h[i]);
+      const Vec power = S::power_of_two(n[i]);
+      x[i] = S::fma(power, h[i], S::fma(power, S::set(0.5f), S::set(-0.5f)));
     }
+    LSTMX_UNROLL
+    for (int i = 0; i < N; ++i) x[i] = S::div(x[i], S::add(x[i], S::set(1.0f)));
   }
 
  private:
-  LSTMX_INLINE Vec clamp(Vec x, float low, float high) { return S::min(S::set(high), S::max(S::set(low), x)); }
+  static constexpr float steps = S::exp_steps;
+  static constexpr float ln_2_high = 0.693359375f;  // so short that its product with n is exact
+  static constexpr float ln_2_low = -2.12194440e-4f;
 
-  // x becomes e^r - 1 and power 2^(n/s), so that e^x = power * (1 + x); `near_zero`: x also has the rounding error of
-  // power, so that (e^x - 1) is exact to float32 near 0 as well, if |x| is not large.
-  template <int N, bool near_zero>
-  LSTMX_INLINE void split_exp(Vec (&x)[N], Vec (&power)[N]) {
-    constexpr float steps = S::exp_steps;
-    const Vec magic = S::set(S::exp_magic);  // 1.5 * 2^23 and a bias: the sum rounds to an integer
+  LSTMX_INLINE Vec magic() { return S::set(S::exp_magic); }  // 1.5 * 2^23 and a bias: a sum with it is an integer
+
+  template <int N>
+  LSTMX_INLINE void clamp(Vec (&x)[N], float most) {
     LSTMX_UNROLL
-    for (int i = 0; i < N; ++i) power[i] = S::fma(x[i], S::set(1.44269504f * steps), magic);
-    LSTMX_UNROLL
-    for (int i = 0; i < N; ++i) {
-      const Vec n = S::sub(power[i], magic);
-      if constexpr (near_zero && S::exp_steps > 1) {  // n is small
-        x[i] = S::fnma(n, S::set(0.693147181f / steps), x[i]);
-      } else {  // ln 2 in two parts; n times the first is exact
-        x[i] = S::fnma(n, S::set(0.693359375f / steps), x[i]);
-        x[i] = S::fnma(n, S::set(-2.12194440e-4f / steps), x[i]);
-      }
-    }
-    if constexpr (S::exp_steps == 1) {
-      polynomial<N>(x, {1.388251665e-03f, 8.366547525e-03f, 4.166720062e-02f, 1.666654348e-01f, 4.999999702e-01f});
-    } else {
-      Vec error[N];
-      LSTMX_UNROLL
-      for (int i = 0; i < N; ++i) error[i] = near_zero ? S::power_error(power[i]) : S::set(0.0f);
-      if constexpr (near_zero) {
-        polynomial<N>(x, {4.166666667e-02f, 1.666666667e-01f, 0.5f});
-      } else {
-        polynomial<N>(x, {1.666684200e-01f, 0.5f});
-      }
-      LSTMX_UNROLL
-      for (int i = 0; i < N; ++i)
-        if constexpr (near_zero) x[i] = S::add(x[i], error[i]);
-    }
-    LSTMX_UNROLL
-    for (int i = 0; i < N; ++i) power[i] = S::power_of_two(power[i]);
+    for (int i = 0; i < N; ++i) x[i] = S::min(S::set(most), S::max(S::set(-most), x[i]));
   }
 
-  // x becomes x + x^2 p(x), the coefficients from the highest on
-  template <int N, int n>
-  LSTMX_INLINE void polynomial(Vec (&x)[N], const float (&coefficient)[n]) {
-    Vec p[N];
+  // n: the integer next to factor * x * s / ln 2, added to magic
+  template <int N>
+  LSTMX_INLINE void round(const Vec (&x)[N], float factor, Vec (&n)[N]) {
     LSTMX_UNROLL
-    for (int i = 0; i < N; ++i) p[i] = S::fma(x[i], S::set(coefficient[0]), S::set(coefficient[1]));
+    for (int i = 0; i < N; ++i) n[i] = S::fma(x[i], S::set(factor * 1.44269504f * steps), magic());
+  }
+
+  // y = the polynomial with these coefficients, from the highest on, at x
+  template <int N, int count>
+  LSTMX_INLINE void polynomial(const Vec (&x)[N], Vec (&y)[N], const float (&coefficient)[count]) {
     LSTMX_UNROLL
-    for (int k = 2; k < n; ++k) {
+    for (int i = 0; i < N; ++i) y[i] = S::fma(x[i], S::set(coefficient[0]), S::set(coefficient[1]));
+    LSTMX_UNROLL
+    for (int k = 2; k < count; ++k) {
       LSTMX_UNROLL
-      for (int i = 0; i < N; ++i) p[i] = S::fma(x[i], p[i], S::set(coefficient[k]));
+      for (int i = 0; i < N; ++i) y[i] = S::fma(x[i], y[i], S::set(coefficient[k]));
     }
-    LSTMX_UNROLL
-    for (int i = 0; i < N; ++i) p[i] = S::mul(x[i], p[i]);
-    LSTMX_UNROLL
-    for (int i = 0; i < N; ++i) x[i] = S::fma(x[i], p[i], x[i]);
   }
 };
 
