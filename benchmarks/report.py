@@ -48,6 +48,7 @@ def write() -> Path:
     lstm, sweep = read_results("lstm"), read_results("sweep")
     if lstm is not None:
         lines += [*_describe(lstm["machine"]), *_LEGEND.split("\n"), *_tables(lstm["rows"])]
+        lines += _missed(lstm["rows"])
     if sweep is not None:
         lines += _sweep(sweep)
     PAGE.write_text("\n".join(lines).rstrip() + "\n")
@@ -132,11 +133,53 @@ def _line(row: Row, others: list[str]) -> list[str]:
     cells.append(f"{row['gflops']:.3g}")
     if row["limits"] is None:
         return [*cells, "", "", ""]
-    # the rule as it is now, not as it was when the row was measured
+    bound, share = _bound(row)
+    cells.append(f"{1e9 * row['gflops'] / row['limits']['flops']:.0%}")
+    return [*cells, bound, f"{share:.0%}"]
+
+
+def _bound(row: Row) -> tuple[str, float]:
+    """The name of the row's bound and how near lstmx comes to its time: by the rule as it is now, not as it
+    was when the row was measured.
+    """
     case = Case(**{name: row[name] for name in CASE_FIELDS})
     bound = probe.name_bound(case, row["limits"])
-    cells.append(f"{1e9 * row['gflops'] / row['limits']['flops']:.0%}")
-    return [*cells, bound["bound"], f"{bound['bound_seconds'] / row['seconds']['lstmx']:.0%}"]
+    return bound["bound"], bound["bound_seconds"] / row["seconds"]["lstmx"]
+
+
+def _missed(rows: list[Row]) -> list[str]:
+    """Every figure missed, with the ratio that lstmx would have at its bound."""
+    body = []
+    for row in rows:
+        for peer, ratio in row["ratio"].items():
+            target = _target(row, peer)
+            if target is None or ratio["median"] >= target.at_least or row["limits"] is None:
+                continue
+            bound, share = _bound(row)
+            side = "lengths" if row["lengths"] else ""
+            what = [row["shape"], row["mode"], side, ISA_NAMES[row["isa"]], str(row["threads"]), peer]
+            reach = ratio["median"] / share
+            figures = [
+                f"{ratio['median']:.2f}",
+                f"{target.at_least:g}",
+                bound,
+                f"{share:.0%}",
+                f"{reach:.2f}",
+            ]
+            body.append([*what, *figures, "the bound" if reach < target.at_least else "see ATTEMPTS.md"])
+    if not body:
+        return []
+    head = ["shape", "mode", "", "set", "threads", "peer", "ratio", "at least", "bound", "of bound"]
+    return [
+        "## What is missed, and what stands in the way",
+        "",
+        "*at the bound* is the ratio that lstmx would have if it took no more time than its bound: where that is",
+        "less than the figure, no kernel reaches it on this machine, as the peer is too near the bound itself.",
+        "What was tried is in [ATTEMPTS.md](ATTEMPTS.md).",
+        "",
+        *_markdown([*head, "at the bound", "in the way"], body, left=5),
+        "",
+    ]
 
 
 def _target(row: Row, peer: str) -> Target | None:
