@@ -173,9 +173,9 @@ def _missed(rows: list[Row]) -> list[str]:
     return [
         "## What is missed, and what stands in the way",
         "",
-        "*at the bound* is the ratio that lstmx would have if it took no more time than its bound: where that is",
-        "less than the figure, no kernel reaches it on this machine, as the peer is too near the bound itself.",
-        "What was tried is in [ATTEMPTS.md](ATTEMPTS.md).",
+        "*at the bound* is the ratio that lstmx would have if it took no more time than its bound: where",
+        "that is less than the figure, no kernel reaches it on this machine: the peer is too near the bound",
+        "itself. What was tried is in [ATTEMPTS.md](ATTEMPTS.md).",
         "",
         *_markdown([*head, "at the bound", "in the way"], body, left=5),
         "",

@@ -77,7 +77,7 @@ def test_units_beyond_whole_vectors(target, rng, batch, hidden):
 
 @pytest.mark.parametrize("sizes", [(2, 7, 400, 130), (3, 5, 12, 800)], ids=name_of)
 def test_large_layers(target, rng, sizes):
-    """Many features are packed for the gradients of the weights; large weights are used a stretch at a time."""
+    """Many features are packed for the gradients of weights; large weights are used a stretch at a time."""
     case = make_case(rng, *sizes)
     for name in ("weight_ih", "weight_hh"):
         case[name] *= np.float32(0.1)
