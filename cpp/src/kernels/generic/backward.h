@@ -418,23 +418,39 @@ struct Backward : Layout<S, Cell_> {
   static void add_panels(const Context& k, const Team& team) {
     const RecurrentBackward& a = k.a;
     const Index I = a.size.I, H = a.size.H;
-    for_panel_tiles(k, team, [&](const Block& block, Index first, Index m) {
-      const float* panel = panel_of(k, block, first);
-      for (int g = 0; g < G; ++g) {
-        for (Index l = 0; l < block.lanes; ++l) {
-          const Index row = g * H + block.unit + l;
-          const float* from = panel + L::lane_of(block, g, l);
-          if (first == I + H) {
-            if (a.gradients.bias_ih) a.gradients.bias_ih[row] += *from;
-            if (a.gradients.bias_hh) a.gradients.bias_hh[row] += *from;
-          } else {
-            float* to =
-                first < I ? a.gradients.weight_ih + row * I + first : a.gradients.weight_hh + row * H + first - I;
-            for (Index i = 0; i < m; ++i) to[i] += from[i * L::gates_of(block)];
+    team.barrier();  // they are shared out in another way than they were made
+    Index item = 0;
+    L::for_blocks(H, {0, L::vectors(H)}, [&](const Block& block) {
+      const Index row = L::gates_of(block), width = block.quads == 0 ? W : 4;
+      for (Index u = 0; u < block.lanes; u += width) {
+        const Index lanes = block.lanes - u < width ? block.lanes - u : width;
+        for (int g = 0; g < G; ++g, ++item) {
+          if (item % team.size != team.index) continue;
+          const Index first = g * H + block.unit + u;
+          const float* panel = panel_of(k, block, 0) + L::lane_of(block, g, u);
+          add_transposed(panel, row, I, width, lanes, a.gradients.weight_ih + first * I);
+          add_transposed(panel + I * row, row, H, width, lanes, a.gradients.weight_hh + first * H);
+          for (Index l = 0; l < lanes; ++l) {
+            const float sum = panel[(I + H) * row + l];
+            if (a.gradients.bias_ih) a.gradients.bias_ih[first + l] += sum;
+            if (a.gradients.bias_hh) a.gradients.bias_hh[first + l] += sum;
           }
         }
       }
     });
+  }
+
+  // to[l][k] += panel[k][l] for k < n and l < lanes, rows n and `row` floats apart
+  static void add_transposed(const float* panel, Index row, Index n, Index width, Index lanes, float* to) {
+    for (Index k = 0; k < n; k += W) {
+      Vec v[W];
+      const Index count = n - k < W ? n - k : W;
+      load_transposed<S>(panel + k * row, row, count, width, v);
+      for (Index l = 0; l < lanes; ++l) {
+        float* sums = to + l * n + k;
+        store_lanes<S>(sums, S::add(load_lanes<S>(sums, count), v[l]), count);
+      }
+    }
   }
 };
 

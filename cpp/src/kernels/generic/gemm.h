@@ -284,12 +284,25 @@ LSTMX_INLINE void for_row_blocks(Index count, const Body& body) {
     body(begin, count - begin < row_block ? count - begin : row_block);
 }
 
+// n of the columns of up to W rows, transposed: v[k][l] = matrix[l][k] for l < rows, 0 beyond
+template <class S>
+LSTMX_INLINE void load_transposed(const float* matrix, Index row, Index rows, Index n, typename S::Vec (&v)[S::width]) {
+  for (Index l = 0; l < S::width; ++l) v[l] = l < rows ? load_lanes<S>(matrix + l * row, n) : S::set(0.0f);
+  S::transpose(v);
+}
+
 // out[k][l] = matrix[l][k] for k < depth and l < lanes, then zeros up to `width`; rows `row` and `out_row` floats apart
+template <class S>
 LSTMX_INLINE void pack_transposed(const float* matrix, Index row, Index depth, Index lanes, Index width, float* out,
                                   Index out_row) {
-  for (Index k = 0; k < depth; ++k, out += out_row) {
-    for (Index l = 0; l < lanes; ++l) out[l] = matrix[l * row + k];
-    for (Index l = lanes; l < width; ++l) out[l] = 0.0f;
+  constexpr Index W = S::width;
+  for (Index l = 0; l < width; l += W) {
+    for (Index k = 0; k < depth; k += W) {
+      typename S::Vec v[W];
+      const Index n = depth - k < W ? depth - k : W;
+      load_transposed<S>(matrix + l * row + k, row, lanes - l, n, v);
+      for (Index i = 0; i < n; ++i) store_lanes<S>(out + (k + i) * out_row + l, v[i], width - l < W ? width - l : W);
+    }
   }
 }
 

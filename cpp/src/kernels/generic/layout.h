@@ -122,8 +122,8 @@ struct Layout {
           const Vec hh = w.bias_hh ? S::load_n(w.bias_hh + first, lanes) : S::set(0.0f);
           float* out = packed + lane_of(block, g, u);
           store_lanes<S>(out, S::add(ih, hh), width);
-          pack_transposed(w.weight_ih + first * I, I, I, lanes, width, out + row, row);
-          pack_transposed(w.weight_hh + first * H, H, H, lanes, width, out + (1 + I) * row, row);
+          pack_transposed<S>(w.weight_ih + first * I, I, I, lanes, width, out + row, row);
+          pack_transposed<S>(w.weight_hh + first * H, H, H, lanes, width, out + (1 + I) * row, row);
         }
       }
       packed += panel_rows(I, H) * row;

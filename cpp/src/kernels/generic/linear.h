@@ -23,7 +23,7 @@ struct Linear {
       S::store(packed, bias ? load_lanes<S>(bias + k, out - k < W ? out - k : W) : S::set(0.0f));
     for_column_groups<S>(out, [&](Index first, Index vectors, Index lanes) {
       const Index width = vectors * W;
-      pack_transposed(weight + first * in, in, in, width - W + lanes, width, packed, width);
+      pack_transposed<S>(weight + first * in, in, in, width - W + lanes, width, packed, width);
       packed += in * width;
     });
   }

@@ -46,6 +46,23 @@ struct Avx2 {
     v[2] = _mm256_permute2f128_ps(i, f, 0x31);
     v[3] = _mm256_permute2f128_ps(g, o, 0x31);
   }
+  // v[i][j] <-> v[j][i]
+  LSTMX_INLINE void transpose(Vec (&v)[width]) {
+    Vec by_column[4][2];
+    for (int i = 0; i < 2; ++i) {  // four rows: 4x4 within each 128 bits
+      const __m256 a = _mm256_unpacklo_ps(v[4 * i], v[4 * i + 1]), b = _mm256_unpackhi_ps(v[4 * i], v[4 * i + 1]);
+      const __m256 c = _mm256_unpacklo_ps(v[4 * i + 2], v[4 * i + 3]);
+      const __m256 d = _mm256_unpackhi_ps(v[4 * i + 2], v[4 * i + 3]);
+      by_column[0][i] = _mm256_shuffle_ps(a, c, 0x44);
+      by_column[1][i] = _mm256_shuffle_ps(a, c, 0xee);
+      by_column[2][i] = _mm256_shuffle_ps(b, d, 0x44);
+      by_column[3][i] = _mm256_shuffle_ps(b, d, 0xee);
+    }
+    for (int j = 0; j < 4; ++j) {  // then the 128 bits
+      v[j] = _mm256_permute2f128_ps(by_column[j][0], by_column[j][1], 0x20);
+      v[4 + j] = _mm256_permute2f128_ps(by_column[j][0], by_column[j][1], 0x31);
+    }
+  }
   // lanes 4l to 4l + n - 1
   template <int l>
   LSTMX_INLINE void store_four(float* p, Vec a, ptrdiff_t n) {

@@ -45,6 +45,25 @@ struct Avx512 {
     v[3] = _mm512_shuffle_f32x4(c, d, 0xdd);
   }
   LSTMX_INLINE void quads_of_gates(Vec (&v)[4]) { gates_of_quads(v); }
+  // v[i][j] <-> v[j][i]
+  LSTMX_INLINE void transpose(Vec (&v)[width]) {
+    Vec by_column[4][4];
+    for (int i = 0; i < 4; ++i) {  // four rows: 4x4 within each 128 bits
+      const __m512 a = _mm512_unpacklo_ps(v[4 * i], v[4 * i + 1]), b = _mm512_unpackhi_ps(v[4 * i], v[4 * i + 1]);
+      const __m512 c = _mm512_unpacklo_ps(v[4 * i + 2], v[4 * i + 3]);
+      const __m512 d = _mm512_unpackhi_ps(v[4 * i + 2], v[4 * i + 3]);
+      const __m512d ab_low = _mm512_castps_pd(a), cd_low = _mm512_castps_pd(c);
+      const __m512d ab_high = _mm512_castps_pd(b), cd_high = _mm512_castps_pd(d);
+      by_column[0][i] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab_low, cd_low));
+      by_column[1][i] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab_low, cd_low));
+      by_column[2][i] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab_high, cd_high));
+      by_column[3][i] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab_high, cd_high));
+    }
+    for (int j = 0; j < 4; ++j) {  // then the 128 bits
+      gates_of_quads(by_column[j]);
+      for (int i = 0; i < 4; ++i) v[4 * i + j] = by_column[j][i];
+    }
+  }
   // lanes 4l to 4l + n - 1
   template <int l>
   LSTMX_INLINE void store_four(float* p, Vec a, ptrdiff_t n) {

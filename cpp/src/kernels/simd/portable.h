@@ -47,6 +47,16 @@ struct Portable {
   // A quad [i f g o] of four units is its gates already.
   LSTMX_INLINE void gates_of_quads(Vec (&)[4]) {}
   LSTMX_INLINE void quads_of_gates(Vec (&)[4]) {}
+  // v[i][j] <-> v[j][i]
+  LSTMX_INLINE void transpose(Vec (&v)[width]) {
+    for (int i = 0; i < width; ++i) {
+      for (int j = 0; j < i; ++j) {
+        const float a = v[i][j];
+        v[i][j] = v[j][i];
+        v[j][i] = a;
+      }
+    }
+  }
   template <int>
   LSTMX_INLINE void store_four(float* p, Vec a, ptrdiff_t n) {
     store_n(p, a, n);
