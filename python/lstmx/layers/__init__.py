@@ -12,6 +12,7 @@ from lstmx.layers.linear import Linear
 from lstmx.layers.lstm import LSTM
 from lstmx.layers.module import Backward, IncompatibleKeys, Module
 from lstmx.layers.sequential import Sequential
+from lstmx.layers.stream import Stream
 
 __all__ = [
     "LSTM",
@@ -24,6 +25,7 @@ __all__ = [
     "Linear",
     "Module",
     "Sequential",
+    "Stream",
     "from_config",
     "parameter_shapes",
 ]

@@ -20,6 +20,7 @@ import numpy as np
 from lstmx._checks import FloatArray, check_array
 from lstmx._inputs import Spans, as_float32, check_spans
 from lstmx.layers.arena import Arena, ArrayViews, Parameter, Shape
+from lstmx.layers.stream import Stream
 
 
 class IncompatibleKeys(NamedTuple):
@@ -103,6 +104,8 @@ class Module(ABC):
         batch_first: Whether the layer reads time from axis 1 of `[B, T, F]`; None where it does not read
             time.
 
+    A state is None, an array with the rows of the batch along axis 1, or a tuple of states.
+
     Inference changes nothing in the layer and may run in several Python threads at once. Training and
     anything that writes parameters belongs to one thread at a time.
 
@@ -154,6 +157,21 @@ class Module(ABC):
         state = self._check_state("state", state, x.shape)
         plain = lengths is None and resets is None
         return self._train(x, state, None if plain else self._check_spans(lengths, resets, x.shape))
+
+    def stream(self, batch_size: int) -> Stream:
+        """Return a `Stream`: inference step by step over `batch_size` sequences, with the state carried.
+
+        Raises:
+            TypeError: `batch_size` is not an integer.
+            ValueError: It is below 1, or a layer's output depends on later steps.
+
+        Example:
+            >>> import lstmx, numpy as np
+            >>> stream = lstmx.LSTM(3, 8).stream(2)
+            >>> stream.step(np.zeros((2, 3), np.float32)).shape
+            (2, 8)
+        """
+        return Stream(self, batch_size)
 
     # --- parameters -----------------------------------------------------------------------------------------
 
@@ -326,11 +344,19 @@ class Module(ABC):
         self._params = MappingProxyType(arena.param_views(writable=False))
         self._grads = ArrayViews(arena.grad_views())
 
+    def _as_x(self, name: str, x: Any) -> FloatArray:
+        """Return x as the layer reads it, of whatever shape."""
+        return as_float32(name, x)
+
     def _check_x(self, name: str, x: Any) -> FloatArray:
-        """Return x as the kernels read it."""
-        array = as_float32(name, x)
+        """Return x as the layer reads it, of a shape that fits."""
+        array = self._as_x(name, x)
         self._output_shape(name, array.shape)
         return array
+
+    def _stream_obstacle(self) -> str | None:
+        """What in the layer reads later steps, for a message; None: nothing, it can go step by step."""
+        return None
 
     @abstractmethod
     def _output_shape(self, name: str, shape: Shape) -> Shape:

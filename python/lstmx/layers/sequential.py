@@ -117,6 +117,10 @@ class Sequential(Module):
         self.layers = state["layers"]
         self._adopt()
 
+    def _stream_obstacle(self) -> str | None:
+        obstacles = (layer._stream_obstacle() for layer in self.layers)
+        return next((obstacle for obstacle in obstacles if obstacle is not None), None)
+
     # --- shapes ---------------------------------------------------------------------------------------------
 
     def _output_shape(self, name: str, shape: Shape) -> Shape:
