@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from lstmx.files import load, save
     from lstmx.forecast import Forecaster
     from lstmx.history import History
-    from lstmx.layers import LSTM, Dropout, LastStep, Linear, Module, Sequential
+    from lstmx.layers import LSTM, Dropout, Embedding, LastStep, Linear, Module, Sequential
     from lstmx.targets import show_config
     from lstmx.trainer import Trainer
 
 __all__ = [
     "LSTM",
     "Dropout",
+    "Embedding",
     "Forecaster",
     "History",
     "LastStep",
@@ -62,6 +63,7 @@ __all__ = [
 _MODULE_OF = {
     "LSTM": "layers",
     "Dropout": "layers",
+    "Embedding": "layers",
     "LastStep": "layers",
     "Linear": "layers",
     "Module": "layers",

@@ -1,4 +1,4 @@
-"""The layers of lstmx: LSTM, Linear, Dropout, LastStep, Sequential, and what they have in common.
+"""The layers of lstmx: LSTM, Linear, Embedding, Dropout, LastStep, Sequential, and what they have in common.
 
 Every layer is called the same way: `y, state = layer(x, state)` to infer, `y, state, backward =
 layer.forward(x, state)` to train. Losses, optimisers and the training loop are elsewhere.
@@ -7,6 +7,7 @@ layer.forward(x, state)` to train. Losses, optimisers and the training loop are 
 from lstmx.layers.arena import Arena, Entry
 from lstmx.layers.config import from_config, parameter_shapes
 from lstmx.layers.dropout import Dropout
+from lstmx.layers.embedding import Embedding
 from lstmx.layers.laststep import LastStep
 from lstmx.layers.linear import Linear
 from lstmx.layers.lstm import LSTM
@@ -19,6 +20,7 @@ __all__ = [
     "Arena",
     "Backward",
     "Dropout",
+    "Embedding",
     "Entry",
     "IncompatibleKeys",
     "LastStep",

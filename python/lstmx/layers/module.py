@@ -123,6 +123,8 @@ class Module(ABC):
     output_size: int | None = None
     batch_first: bool | None = None
 
+    _reads_integers: bool = False  # instead of real numbers; x has then no axis of features
+
     _TRANSIENT = frozenset({"_arena", "_params", "_grads", "_owner"})
 
     _rng: np.random.Generator | None = None
@@ -344,11 +346,11 @@ class Module(ABC):
         self._params = MappingProxyType(arena.param_views(writable=False))
         self._grads = ArrayViews(arena.grad_views())
 
-    def _as_x(self, name: str, x: Any) -> FloatArray:
+    def _as_x(self, name: str, x: Any) -> Any:
         """Return x as the layer reads it, of whatever shape."""
         return as_float32(name, x)
 
-    def _check_x(self, name: str, x: Any) -> FloatArray:
+    def _check_x(self, name: str, x: Any) -> Any:
         """Return x as the layer reads it, of a shape that fits."""
         array = self._as_x(name, x)
         self._output_shape(name, array.shape)

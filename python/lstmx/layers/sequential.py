@@ -63,7 +63,11 @@ class Sequential(Module):
         self._allocate()
         for layer in self.layers:
             layer._owner = weakref.ref(self)
-        self.input_size = next((n.input_size for n in self.layers if n.input_size is not None), None)
+        self._reads_integers = self.layers[0]._reads_integers
+        # Before the first layer that knows of a width, any will do to all; an Embedding knows that of y only.
+        sized = (n for n in self.layers if n.input_size is not None or n.output_size is not None)
+        first = next(sized, None)
+        self.input_size = None if first is None else first.input_size
         self.output_size = next((n.output_size for n in self.layers[::-1] if n.output_size is not None), None)
         self.batch_first = next((n.batch_first for n in self.layers if n.batch_first is not None), None)
         self._known_shapes: tuple[Any, ...] = (None,)  # of the latest x
@@ -121,7 +125,10 @@ class Sequential(Module):
         obstacles = (layer._stream_obstacle() for layer in self.layers)
         return next((obstacle for obstacle in obstacles if obstacle is not None), None)
 
-    # --- shapes ---------------------------------------------------------------------------------------------
+    # --- checks ---------------------------------------------------------------------------------------------
+
+    def _as_x(self, name: str, x: Any) -> Any:
+        return self.layers[0]._as_x(name, x)
 
     def _output_shape(self, name: str, shape: Shape) -> Shape:
         return self._shapes_for(name, shape)[-1]
@@ -145,6 +152,12 @@ class Sequential(Module):
                 for index, (layer, item) in enumerate(zip(self.layers, items, strict=True))
             ]
         )
+
+    def _check_spans(self, lengths: Any, resets: Any, shape: Shape) -> Spans | None:
+        for layer, its_shape in zip(self.layers, self._shapes_for("x", shape), strict=False):
+            if layer.batch_first is not None:  # the first that reads time
+                return layer._check_spans(lengths, resets, its_shape)
+        return super()._check_spans(lengths, resets, shape)
 
     # --- the two passes -------------------------------------------------------------------------------------
 
@@ -203,7 +216,7 @@ class _SequentialBackward(Backward):
 
 def _spans_after(spans: Spans | None, x: FloatArray, y: FloatArray) -> Spans | None:
     """What is left of `spans` once a layer made y of x: nothing where it took the axis of time away."""
-    return spans if y.ndim == x.ndim else None
+    return spans if y.ndim >= x.ndim else None
 
 
 def _check_items(name: str, items: Any, count: int) -> Any:
@@ -234,6 +247,10 @@ def _check_layers(layers: tuple[Any, ...]) -> None:
         if layer._owner is not None and layer._owner() is not None:
             raise ValueError(
                 f"{name}: expected a layer of its own, got one of another model; copy.deepcopy it"
+            )
+        if index > 0 and layer._reads_integers:
+            raise ValueError(
+                f"{name}: expected a layer that reads real numbers after the first, got {layer!r}"
             )
         if width is not None and layer.input_size is not None and layer.input_size != width:
             raise ValueError(

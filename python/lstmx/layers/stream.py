@@ -53,14 +53,15 @@ class Stream:
         if obstacle is not None:
             raise ValueError(f"stream: expected layers that need no later step, got {obstacle}")
         self._model = model
-        width = model.input_size
-        self._shape = (self.batch_size, width)  # of a step; equal to no real shape where any width will do
+        width = () if model._reads_integers else (model.input_size,)
+        # The shape of a step; equal to none where any width will do.
+        self._shape: tuple[int | None, ...] = (self.batch_size, *width)
         if model.batch_first:
-            self._chunk_shape: tuple[int | None, ...] = (self.batch_size, None, width)
+            self._chunk_shape: tuple[int | None, ...] = (self.batch_size, None, *width)
             self._as_chunk: Any = (slice(None), None)
             self._as_step: Any = (slice(None), 0)
         else:
-            self._chunk_shape = (None, self.batch_size, width)
+            self._chunk_shape = (None, self.batch_size, *width)
             self._as_chunk, self._as_step = None, 0
         self._state: Any = None
 
@@ -68,13 +69,13 @@ class Stream:
         """Advance by one step.
 
         Args:
-            x_t: Input of the step, [B, F].
+            x_t: Input of the step, [B, F]; of a model that begins with an `Embedding`, integers [B].
 
         Returns:
             Output of the step, [B, out].
 
         Raises:
-            TypeError: `x_t` does not hold real numbers.
+            TypeError: `x_t` does not hold real numbers, or integers.
             ValueError: Its shape differs. The stream has not moved.
         """
         model = self._model
@@ -89,13 +90,13 @@ class Stream:
 
         Args:
             x_chunk: Input in the model's own layout: [B, T, F] if it is batch-first, otherwise (also where
-                no layer reads time) [T, B, F].
+                no layer reads time) [T, B, F]; of integers without the axis F.
 
         Returns:
             Output in the same layout.
 
         Raises:
-            TypeError: `x_chunk` does not hold real numbers.
+            TypeError: `x_chunk` does not hold real numbers, or integers.
             ValueError: Its shape differs. The stream has not moved.
         """
         x = self._model._as_x("x_chunk", x_chunk)

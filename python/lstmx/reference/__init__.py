@@ -8,6 +8,7 @@ A recurrent cell is one `CellSpec`: what happens between the matrix products, fo
 """
 
 from lstmx.reference.cells import LSTM, CellSpec, sigmoid
+from lstmx.reference.embedding import embedding_backward, embedding_forward
 from lstmx.reference.linear import LinearGradients, linear_backward, linear_forward
 from lstmx.reference.losses import cross_entropy, huber, mae, mse
 from lstmx.reference.lstm import LstmGradients, LstmTape, lstm_backward, lstm_forward
@@ -23,6 +24,8 @@ __all__ = [
     "adam_step",
     "clip_scale",
     "cross_entropy",
+    "embedding_backward",
+    "embedding_forward",
     "global_norm",
     "huber",
     "linear_backward",
