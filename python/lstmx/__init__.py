@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lstmx.files import load, save
     from lstmx.forecast import Forecaster
     from lstmx.history import History
-    from lstmx.layers import LSTM, Dropout, Embedding, LastStep, Linear, Module, Sequential
+    from lstmx.layers import LSTM, Dropout, Embedding, LastStep, LayerNorm, Linear, Module, Sequential
     from lstmx.targets import show_config
     from lstmx.trainer import Trainer
 
@@ -37,6 +37,7 @@ __all__ = [
     "Forecaster",
     "History",
     "LastStep",
+    "LayerNorm",
     "Linear",
     "Module",
     "Sequential",
@@ -65,6 +66,7 @@ _MODULE_OF = {
     "Dropout": "layers",
     "Embedding": "layers",
     "LastStep": "layers",
+    "LayerNorm": "layers",
     "Linear": "layers",
     "Module": "layers",
     "Sequential": "layers",

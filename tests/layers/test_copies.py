@@ -34,6 +34,8 @@ MAKERS = {
     "Sequential(Embedding(6, 3), LSTM(3, 4))": lambda: lstmx.Sequential(
         lstmx.Embedding(6, 3, rng=0), lstmx.LSTM(3, 4, rng=0)
     ),
+    "LayerNorm(4)": lambda: lstmx.LayerNorm(4),
+    "LayerNorm(4, eps=0.001)": lambda: lstmx.LayerNorm(4, 1e-3),
     "Dropout(p=0.25)": lambda: lstmx.Dropout(0.25, rng=0),
     "Dropout()": lambda: lstmx.Dropout(rng=0),
     "LastStep()": lambda: lstmx.LastStep(),

@@ -1,4 +1,5 @@
-"""The layers of lstmx: LSTM, Linear, Embedding, Dropout, LastStep, Sequential, and what they have in common.
+"""The layers of lstmx: LSTM, Linear, Embedding, LayerNorm, Dropout, LastStep,
+Sequential, and what they have in common.
 
 Every layer is called the same way: `y, state = layer(x, state)` to infer, `y, state, backward =
 layer.forward(x, state)` to train. Losses, optimisers and the training loop are elsewhere.
@@ -9,6 +10,7 @@ from lstmx.layers.config import from_config, parameter_shapes
 from lstmx.layers.dropout import Dropout
 from lstmx.layers.embedding import Embedding
 from lstmx.layers.laststep import LastStep
+from lstmx.layers.layernorm import LayerNorm
 from lstmx.layers.linear import Linear
 from lstmx.layers.lstm import LSTM
 from lstmx.layers.module import Backward, IncompatibleKeys, Module
@@ -24,6 +26,7 @@ __all__ = [
     "Entry",
     "IncompatibleKeys",
     "LastStep",
+    "LayerNorm",
     "Linear",
     "Module",
     "Sequential",

@@ -15,12 +15,15 @@ from lstmx.layers.arena import Shape
 from lstmx.layers.dropout import Dropout
 from lstmx.layers.embedding import Embedding
 from lstmx.layers.laststep import LastStep
+from lstmx.layers.layernorm import LayerNorm
 from lstmx.layers.linear import Linear
 from lstmx.layers.lstm import LSTM
 from lstmx.layers.module import Module
 from lstmx.layers.sequential import Sequential
 
-_LEAVES: dict[str, Any] = {layer.__name__: layer for layer in (LSTM, Linear, Embedding, Dropout, LastStep)}
+_LEAVES: dict[str, Any] = {
+    layer.__name__: layer for layer in (LSTM, Linear, Embedding, LayerNorm, Dropout, LastStep)
+}
 
 
 def from_config(config: Mapping[str, Any], *, rng: Any = None, initial_values: bool = True) -> Module:

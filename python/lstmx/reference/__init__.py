@@ -12,6 +12,7 @@ from lstmx.reference.embedding import embedding_backward, embedding_forward
 from lstmx.reference.linear import LinearGradients, linear_backward, linear_forward
 from lstmx.reference.losses import cross_entropy, huber, mae, mse
 from lstmx.reference.lstm import LstmGradients, LstmTape, lstm_backward, lstm_forward
+from lstmx.reference.norm import NormGradients, layer_norm_backward, layer_norm_forward
 from lstmx.reference.optim import adam_step, clip_scale, global_norm, sgd_step
 from lstmx.reference.stack import lstm
 
@@ -21,6 +22,7 @@ __all__ = [
     "LinearGradients",
     "LstmGradients",
     "LstmTape",
+    "NormGradients",
     "adam_step",
     "clip_scale",
     "cross_entropy",
@@ -28,6 +30,8 @@ __all__ = [
     "embedding_forward",
     "global_norm",
     "huber",
+    "layer_norm_backward",
+    "layer_norm_forward",
     "linear_backward",
     "linear_forward",
     "lstm",
