@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from lstmx.files import load, save
     from lstmx.forecast import Forecaster
     from lstmx.history import History
-    from lstmx.layers import LSTM, Dropout, Embedding, LastStep, LayerNorm, Linear, Module, Sequential
+    from lstmx.layers import (
+        LSTM,
+        Dropout,
+        Embedding,
+        LastStep,
+        LayerNorm,
+        Linear,
+        Module,
+        Residual,
+        Sequential,
+    )
     from lstmx.targets import show_config
     from lstmx.trainer import Trainer
 
@@ -40,6 +50,7 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "Module",
+    "Residual",
     "Sequential",
     "Trainer",
     "__version__",
@@ -69,6 +80,7 @@ _MODULE_OF = {
     "LayerNorm": "layers",
     "Linear": "layers",
     "Module": "layers",
+    "Residual": "layers",
     "Sequential": "layers",
     "Forecaster": "forecast",
     "History": "history",

@@ -36,6 +36,9 @@ MAKERS = {
     ),
     "LayerNorm(4)": lambda: lstmx.LayerNorm(4),
     "LayerNorm(4, eps=0.001)": lambda: lstmx.LayerNorm(4, 1e-3),
+    "Residual(Sequential(LSTM(4, 3), Dropout(p=0.25), Linear(3, 4)))": lambda: lstmx.Residual(
+        lstmx.Sequential(lstmx.LSTM(4, 3, rng=0), lstmx.Dropout(0.25, rng=0), lstmx.Linear(3, 4, rng=0))
+    ),
     "Dropout(p=0.25)": lambda: lstmx.Dropout(0.25, rng=0),
     "Dropout()": lambda: lstmx.Dropout(rng=0),
     "LastStep()": lambda: lstmx.LastStep(),
@@ -160,6 +163,8 @@ BAD = {
     "wrong kind": (LINEAR | {"in_features": "2"}, "config: in_features: expected an integer, got '2'"),
     "layers no list": ({"type": "Sequential", "layers": LINEAR}, "expected a list under 'layers'"),
     "no layers": ({"type": "Sequential"}, "expected a list under 'layers'"),
+    "no layer": ({"type": "Residual"}, "config: expected 'layer' and nothing else"),
+    "a bad inner layer": ({"type": "Residual", "layer": 1}, r"config\['layer'\]: expected a mapping"),
     "a bad layer": (
         {"type": "Sequential", "layers": [LINEAR, 1]},
         r"config\['layers'\]\[1\]: expected a mapping",

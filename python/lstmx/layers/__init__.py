@@ -1,5 +1,5 @@
 """The layers of lstmx: LSTM, Linear, Embedding, LayerNorm, Dropout, LastStep,
-Sequential, and what they have in common.
+Residual, Sequential, and what they have in common.
 
 Every layer is called the same way: `y, state = layer(x, state)` to infer, `y, state, backward =
 layer.forward(x, state)` to train. Losses, optimisers and the training loop are elsewhere.
@@ -14,6 +14,7 @@ from lstmx.layers.layernorm import LayerNorm
 from lstmx.layers.linear import Linear
 from lstmx.layers.lstm import LSTM
 from lstmx.layers.module import Backward, IncompatibleKeys, Module
+from lstmx.layers.residual import Residual
 from lstmx.layers.sequential import Sequential
 from lstmx.layers.stream import Stream
 
@@ -29,6 +30,7 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "Module",
+    "Residual",
     "Sequential",
     "Stream",
     "from_config",
