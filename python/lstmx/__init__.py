@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lstmx.history import History
     from lstmx.layers import (
         LSTM,
+        BatchNorm,
         Dropout,
         Embedding,
         LastStep,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LSTM",
+    "BatchNorm",
     "Dropout",
     "Embedding",
     "Forecaster",
@@ -74,6 +76,7 @@ __all__ = [
 
 _MODULE_OF = {
     "LSTM": "layers",
+    "BatchNorm": "layers",
     "Dropout": "layers",
     "Embedding": "layers",
     "LastStep": "layers",

@@ -39,6 +39,10 @@ MAKERS = {
     "Residual(Sequential(LSTM(4, 3), Dropout(p=0.25), Linear(3, 4)))": lambda: lstmx.Residual(
         lstmx.Sequential(lstmx.LSTM(4, 3, rng=0), lstmx.Dropout(0.25, rng=0), lstmx.Linear(3, 4, rng=0))
     ),
+    "BatchNorm(4)": lambda: lstmx.BatchNorm(4),
+    "Sequential(BatchNorm(4, eps=0.001, momentum=0.5), Residual(BatchNorm(4)))": lambda: lstmx.Sequential(
+        lstmx.BatchNorm(4, 1e-3, 0.5), lstmx.Residual(lstmx.BatchNorm(4))
+    ),
     "Dropout(p=0.25)": lambda: lstmx.Dropout(0.25, rng=0),
     "Dropout()": lambda: lstmx.Dropout(rng=0),
     "LastStep()": lambda: lstmx.LastStep(),
@@ -72,6 +76,10 @@ def test_a_copy_is_the_same_layer_with_memory_of_its_own(described, how):
     assert twin.config() == layer.config()
     np.testing.assert_array_equal(twin.arena.params, layer.arena.params)
     np.testing.assert_array_equal(twin.arena.grads, layer.arena.grads)
+    layer.forward(x)  # moves generators and buffers
+    twin = COPIES[how](layer)
+    for name, value in layer.state_dict().items():
+        np.testing.assert_array_equal(twin.state_dict()[name], value)
     for _ in range(2):  # the generators are in the same state, too
         y, _, backward = layer.forward(x)
         y_twin, _, backward_twin = twin.forward(x)
@@ -134,8 +142,8 @@ def test_from_config_after_json(described):
     assert repr(twin) == repr(layer)
     x = input_of(layer)
     np.testing.assert_array_equal(twin(x)[0], layer(x)[0])
-    expected = [(name, view.shape) for name, view in layer.params.items()]
-    assert list(parameter_shapes(config)) == expected
+    expected = {name: view.shape for name, view in layer.state_dict().items()}
+    assert dict(parameter_shapes(config)) == expected
 
 
 def test_from_config_with_a_seed_repeats():

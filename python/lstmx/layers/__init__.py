@@ -1,4 +1,4 @@
-"""The layers of lstmx: LSTM, Linear, Embedding, LayerNorm, Dropout, LastStep,
+"""The layers of lstmx: LSTM, Linear, Embedding, LayerNorm, BatchNorm, Dropout, LastStep,
 Residual, Sequential, and what they have in common.
 
 Every layer is called the same way: `y, state = layer(x, state)` to infer, `y, state, backward =
@@ -6,6 +6,7 @@ layer.forward(x, state)` to train. Losses, optimisers and the training loop are 
 """
 
 from lstmx.layers.arena import Arena, Entry
+from lstmx.layers.batchnorm import BatchNorm
 from lstmx.layers.config import from_config, parameter_shapes
 from lstmx.layers.dropout import Dropout
 from lstmx.layers.embedding import Embedding
@@ -22,6 +23,7 @@ __all__ = [
     "LSTM",
     "Arena",
     "Backward",
+    "BatchNorm",
     "Dropout",
     "Embedding",
     "Entry",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lstmx.layers.arena import Shape
+from lstmx.layers.batchnorm import BatchNorm
 from lstmx.layers.dropout import Dropout
 from lstmx.layers.embedding import Embedding
 from lstmx.layers.laststep import LastStep
@@ -23,7 +24,7 @@ from lstmx.layers.residual import Residual
 from lstmx.layers.sequential import Sequential
 
 _LEAVES: dict[str, Any] = {
-    layer.__name__: layer for layer in (LSTM, Linear, Embedding, LayerNorm, Dropout, LastStep)
+    layer.__name__: layer for layer in (LSTM, Linear, Embedding, LayerNorm, BatchNorm, Dropout, LastStep)
 }
 _CONTAINERS: dict[str, Any] = {layer.__name__: layer for layer in (Sequential, Residual)}
 
@@ -58,7 +59,9 @@ def from_config(config: Mapping[str, Any], *, rng: Any = None, initial_values: b
 
 
 def parameter_shapes(config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
-    """Yield the name and the shape of every parameter of the layer that `config` describes, building none.
+    """Yield the name and the shape of every parameter and buffer of the layer that `config` describes.
+
+    None of them is made. They are those of its `state_dict`.
 
     Raises:
         ValueError: As `from_config`, while iterating, where a single layer's arguments are wrong.
@@ -106,6 +109,8 @@ def _shapes(config: Any, name: str, prefix: str) -> Iterator[tuple[str, Shape]]:
         raise ValueError(f"{name}: {error}") from None
     for parameter in layer._parameters():
         yield prefix + parameter.name, parameter.shape
+    for buffer, shape in layer._buffer_shapes():
+        yield prefix + buffer, shape
 
 
 def _children(arguments: Mapping[str, Any], name: str) -> Iterator[tuple[Any, str, str]]:

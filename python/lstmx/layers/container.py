@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lstmx._checks import FloatArray
 from lstmx.layers.arena import Arena, Parameter
 from lstmx.layers.module import Module
 
@@ -39,6 +40,13 @@ class Container(Module):
         for prefix, layer in self._children():
             for name, shape, is_bias in layer._parameters():
                 yield Parameter(prefix + name, shape, is_bias)
+
+    def _named_buffers(self) -> dict[str, FloatArray]:
+        return {
+            prefix + name: array
+            for prefix, layer in self._children()
+            for name, array in layer._named_buffers().items()
+        }
 
     def _bind(self, arena: Arena) -> None:
         """Take `arena` over, with what the layers hold now in it."""

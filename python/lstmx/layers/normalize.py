@@ -24,11 +24,11 @@ class Normalized(NamedTuple):
 
 
 def normalize(x: DoubleArray, axis: int, eps: float) -> Normalized:
-    """Return x with mean 0 and variance 1 (less what eps makes of it) along an axis that is not empty."""
+    """Return x with mean 0 and variance 1 (less what eps makes of it) along an axis."""
     # 1. the statistics
-    mean = x.mean(axis=axis, keepdims=True)
+    mean = _mean(x, axis)
     values = x - mean
-    var = np.square(values).mean(axis=axis, keepdims=True)
+    var = _mean(np.square(values), axis)
     # 2. the values
     scale = 1.0 / np.sqrt(var + eps)
     values *= scale
@@ -39,10 +39,17 @@ def normalize_backward(d_values: DoubleArray, normalized: Normalized, axis: int)
     """Return the gradient by x, given that by the normalized values."""
     values, _, _, scale = normalized
     # 2. the values, 1. the statistics: through the mean, and through the variance
-    through_mean = d_values.mean(axis=axis, keepdims=True)
-    through_var = (d_values * values).mean(axis=axis, keepdims=True)
+    through_mean = _mean(d_values, axis)
+    through_var = _mean(d_values * values, axis)
     dx: DoubleArray = values * -through_var
     dx += d_values
     dx -= through_mean
     dx *= scale
     return dx
+
+
+def _mean(array: DoubleArray, axis: int) -> DoubleArray:
+    """Return the mean along an axis, which stays with extent 1; 0 of no numbers."""
+    total: DoubleArray = array.sum(axis=axis, keepdims=True)
+    total /= max(array.shape[axis], 1)
+    return total
