@@ -82,11 +82,16 @@ class TestAgainstTheReference:
         assert y.shape == backward(y)[0].shape == (6, 0, 3)
         assert layer.buffers["running_var"].tolist() == [1, 1, 1]
 
-    def test_large_offsets(self, rng):
+    def test_many_steps_with_large_offsets(self, rng):
         layer = lstmx.BatchNorm(3)
-        x = 10_000 + normal(rng, 50, 40, 3)
+        x, dy = 10_000 + normal(rng, 200, 40, 3), normal(rng, 200, 40, 3)
         want = reference.batch_norm_forward(x, [1] * 3, [0] * 3, [0] * 3, [1] * 3)
-        agree("y", layer.forward(x)[0], want.y)
+        gradients = reference.batch_norm_backward(x, [1] * 3, dy)
+        y, _, backward = layer.forward(x)
+        agree("y", y, want.y)
+        agree("dx", backward(dy)[0], gradients.dx)
+        agree("weight", layer.grads["weight"], gradients.d_weight)
+        agree("bias", layer.grads["bias"], gradients.d_bias)
         agree("running_var", layer.buffers["running_var"], want.running_var)
 
 

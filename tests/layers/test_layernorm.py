@@ -23,7 +23,7 @@ def make(rng, width=5, eps=1e-5):
 
 
 @pytest.mark.parametrize("width", [1, 5, 300])
-@pytest.mark.parametrize("lead", [(), (1,), (7,), (4, 6), (2, 3, 4), (0,), (3, 0)])
+@pytest.mark.parametrize("lead", [(), (1,), (7,), (4, 6), (20, 30), (0,), (3, 0)])
 def test_against_the_reference(rng, lead, width):
     layer = make(rng, width, 1e-3)
     x, dy = 3 + 2 * normal(rng, *lead, width), normal(rng, *lead, width)

@@ -1,7 +1,7 @@
 """BatchNorm: each feature brought to mean 0 and variance 1 over the batch, then scaled and shifted.
 
 Training takes the statistics of its own batch and keeps running ones, as buffers, for inference. The
-statistics of each step alone are `LayerNorm`'s. The arithmetic is `normalize`'s, in float64.
+statistics of each step alone are `LayerNorm`'s. float32 in and out; between them float64, in blocks of rows.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from lstmx._checks import FloatArray, check_bool, check_float, check_int
 from lstmx._inputs import FLOAT32, Spans, as_float32, padded_steps
 from lstmx.layers.arena import Parameter, Shape
+from lstmx.layers.blocks import DoubleArray, row_blocks, sum_rows
 from lstmx.layers.module import Backward, Module
-from lstmx.layers.normalize import DoubleArray, Normalized, normalize, normalize_backward
 
 
 class BatchNorm(Module):
@@ -112,24 +112,29 @@ class BatchNorm(Module):
 
     def _infer(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None]:
         padded = padded_steps(spans, x.shape, self.batch_first)
-        rows = _counted(x, padded)
-        rows -= self._buffers["running_mean"]
-        rows *= 1.0 / np.sqrt(self._buffers["running_var"].astype(np.float64) + self.eps)
-        return _spread(self._affine(rows), padded, x.shape), None
+        mean, var = (self._buffers[name].astype(np.float64) for name in ("running_mean", "running_var"))
+        y = self._apply(_counted(x, padded), mean, 1.0 / np.sqrt(var + self.eps))
+        return _spread(y, padded, x.shape), None
 
     def _train(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None, Backward]:
         padded = padded_steps(spans, x.shape, self.batch_first)
-        normalized = normalize(_counted(x, padded), 0, self.eps)
-        count = len(normalized.values)
+        rows = _counted(x, padded)
+        count = len(rows)
+        mean = sum_rows(np.asarray, rows) / max(count, 1)
+        var = sum_rows(lambda block: np.square(block - mean), rows) / max(count, 1)
+        scale = 1.0 / np.sqrt(var + self.eps)
         if count > 1:
-            self._move("running_mean", normalized.mean[0])
-            self._move("running_var", normalized.var[0] * (count / (count - 1)))
-        y = _spread(self._affine(normalized.values), padded, x.shape)
-        return y, None, _BatchNormBackward(self, x.shape, normalized, padded)
+            self._move("running_mean", mean)
+            self._move("running_var", var * (count / (count - 1)))
+        y = _spread(self._apply(rows, mean, scale), padded, x.shape)
+        return y, None, _BatchNormBackward(self, x.shape, rows, padded, mean, scale)
 
-    def _affine(self, values: DoubleArray) -> DoubleArray:
-        y: DoubleArray = values * self._params["weight"]
-        y += self._params["bias"]
+    def _apply(self, rows: FloatArray, mean: DoubleArray, scale: DoubleArray) -> FloatArray:
+        """Return y [N,F] for the statistics given."""
+        y = np.empty(rows.shape, FLOAT32)
+        factor, bias = scale * self._params["weight"], self._params["bias"]
+        for part in row_blocks(rows):
+            y[part] = (rows[part] - mean) * factor + bias
         return y
 
     def _move(self, name: str, latest: DoubleArray) -> None:
@@ -137,16 +142,16 @@ class BatchNorm(Module):
         running[...] = running + self.momentum * (latest - running)
 
 
-def _counted(array: FloatArray, padded: NDArray[np.bool_] | None) -> DoubleArray:
-    """Return the steps of `array` that are no padding, [N, F], in an array of their own."""
-    steps = array if padded is None else array[~padded]
-    return steps.astype(np.float64, order="C").reshape(-1, array.shape[-1])
+def _counted(array: FloatArray, padded: NDArray[np.bool_] | None) -> FloatArray:
+    """Return the steps of `array` that are no padding, [N,F]."""
+    steps = np.ascontiguousarray(array) if padded is None else array[~padded]
+    return steps.reshape(-1, array.shape[-1])
 
 
-def _spread(rows: DoubleArray, padded: NDArray[np.bool_] | None, shape: Shape) -> FloatArray:
+def _spread(rows: FloatArray, padded: NDArray[np.bool_] | None, shape: Shape) -> FloatArray:
     """Undo `_counted`: 0 where there is padding."""
     if padded is None:
-        return rows.astype(FLOAT32).reshape(shape)
+        return rows.reshape(shape)
     array = np.zeros(shape, FLOAT32)
     array[~padded] = rows
     return array
@@ -155,10 +160,8 @@ def _spread(rows: DoubleArray, padded: NDArray[np.bool_] | None, shape: Shape) -
 class _BatchNormBackward(Backward):
     __slots__ = ("_layer", "_shape")
 
-    def __init__(
-        self, layer: BatchNorm, shape: Shape, normalized: Normalized, padded: NDArray[np.bool_] | None
-    ) -> None:
-        super().__init__(normalized, padded, layer.params["weight"].copy())
+    def __init__(self, layer: BatchNorm, shape: Shape, *kept: Any) -> None:
+        super().__init__(*kept, layer.params["weight"].copy())
         self._layer = layer
         self._shape = shape
 
@@ -169,12 +172,19 @@ class _BatchNormBackward(Backward):
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool
     ) -> tuple[FloatArray | None, None]:
         assert dy is not None
-        normalized, padded, weight = self._take()
-        rows = _counted(dy, padded)
+        rows, padded, mean, scale, weight = self._take()
+        d_rows = _counted(dy, padded)
+        d_weight = sum_rows(lambda block, x: block * ((x - mean) * scale), d_rows, rows)
+        d_bias = sum_rows(np.asarray, d_rows)
         grads = self._layer.grads
-        grads["weight"] += (rows * normalized.values).sum(axis=0).astype(FLOAT32)
-        grads["bias"] += rows.sum(axis=0).astype(FLOAT32)
+        grads["weight"] += d_weight.astype(FLOAT32)
+        grads["bias"] += d_bias.astype(FLOAT32)
         if not need_dx:
             return None, None
-        rows *= weight
-        return _spread(normalize_backward(rows, normalized, 0), padded, self._shape), None
+        # What each element moves through the statistics of its feature, before the common factor.
+        count = max(len(rows), 1)
+        through_mean, through_var = d_bias / count, scale * d_weight / count
+        dx = np.empty(rows.shape, FLOAT32)
+        for part in row_blocks(rows):
+            dx[part] = (d_rows[part] - through_mean - (rows[part] - mean) * through_var) * (scale * weight)
+        return _spread(dx, padded, self._shape), None

@@ -1,7 +1,7 @@
 """LayerNorm: each step's features brought to mean 0 and variance 1, then scaled and shifted by parameters.
 
 Every step stands alone, in training and inference alike: no statistics of a batch, which `BatchNorm` takes,
-and no axis of time. The arithmetic is `normalize`'s, in float64.
+and no axis of time. float32 in and out; between them float64, in blocks of rows.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from lstmx._checks import FloatArray, check_float, check_int
 from lstmx._inputs import FLOAT32, Spans, as_float32
 from lstmx.layers.arena import Parameter, Shape
+from lstmx.layers.blocks import DoubleArray, row_blocks
 from lstmx.layers.module import Backward, Module
-from lstmx.layers.normalize import Normalized, normalize, normalize_backward
 
 
 class LayerNorm(Module):
@@ -73,25 +73,38 @@ class LayerNorm(Module):
         return self._compute(x)[0], None
 
     def _train(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None, Backward]:
-        y, normalized = self._compute(x)
-        return y, None, _LayerNormBackward(self, x.shape, normalized)
+        y, statistics = self._compute(x)
+        return y, None, _LayerNormBackward(self, x, *statistics)
 
-    def _compute(self, x: FloatArray) -> tuple[FloatArray, Normalized]:
-        # A copy in C order: the sum over a row has then one order, whatever rows lie beside it.
-        rows = x.astype(np.float64, order="C").reshape(-1, self.input_size)
-        normalized = normalize(rows, 1, self.eps)
-        y = normalized.values * self._params["weight"]
-        y += self._params["bias"]
-        return y.astype(FLOAT32).reshape(x.shape), normalized
+    def _compute(self, x: FloatArray) -> tuple[FloatArray, tuple[DoubleArray, DoubleArray]]:
+        """Return y, and the mean of each row [N,1] with the factor that made its variance 1 [N,1]."""
+        width = self.input_size
+        rows = np.ascontiguousarray(x).reshape(-1, width)
+        y = np.empty(rows.shape, FLOAT32)
+        mean, scale = np.empty((2, len(rows), 1))
+        for part in row_blocks(rows):
+            values = rows[part].astype(np.float64)
+            # 1. mean 0
+            mean[part] = np.add.reduce(values, axis=1, keepdims=True) / width
+            values -= mean[part]
+            # 2. variance 1
+            var = np.add.reduce(np.square(values), axis=1, keepdims=True) / width
+            scale[part] = 1.0 / np.sqrt(var + self.eps)
+            values *= scale[part]
+            # 3. scaled and shifted
+            values *= self._params["weight"]
+            values += self._params["bias"]
+            y[part] = values
+        return y.reshape(x.shape), (mean, scale)
 
 
 class _LayerNormBackward(Backward):
     __slots__ = ("_layer", "_shape")
 
-    def __init__(self, layer: LayerNorm, shape: Shape, normalized: Normalized) -> None:
-        super().__init__(normalized, layer.params["weight"].copy())
+    def __init__(self, layer: LayerNorm, x: FloatArray, mean: DoubleArray, scale: DoubleArray) -> None:
+        super().__init__(x, mean, scale, layer.params["weight"].copy())
         self._layer = layer
-        self._shape = shape
+        self._shape = x.shape
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
         return as_float32(name, dy, self._shape)
@@ -100,12 +113,25 @@ class _LayerNormBackward(Backward):
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool
     ) -> tuple[FloatArray | None, None]:
         assert dy is not None
-        normalized, weight = self._take()
-        rows = dy.astype(np.float64, order="C").reshape(normalized.values.shape)
+        x, mean, scale, weight = self._take()
+        width = self._layer.input_size
+        rows, d_rows = (np.ascontiguousarray(array).reshape(-1, width) for array in (x, dy))
+        dx = np.empty(rows.shape, FLOAT32) if need_dx else None
+        d_weight, d_bias = np.zeros((2, width))
+        for part in row_blocks(rows):
+            values = (rows[part] - mean[part]) * scale[part]
+            d_values = d_rows[part].astype(np.float64)
+            # 3. scaled and shifted
+            d_weight += np.add.reduce(d_values * values, axis=0)
+            d_bias += np.add.reduce(d_values, axis=0)
+            if dx is None:
+                continue
+            d_values *= weight
+            # 2. variance 1, 1. mean 0: what each element moves through its row's statistics
+            through_mean = np.add.reduce(d_values, axis=1, keepdims=True) / width
+            through_var = np.add.reduce(d_values * values, axis=1, keepdims=True) / width
+            dx[part] = (d_values - through_mean - values * through_var) * scale[part]
         grads = self._layer.grads
-        grads["weight"] += (rows * normalized.values).sum(axis=0).astype(FLOAT32)
-        grads["bias"] += rows.sum(axis=0).astype(FLOAT32)
-        if not need_dx:
-            return None, None
-        rows *= weight
-        return normalize_backward(rows, normalized, 1).astype(FLOAT32).reshape(self._shape), None
+        grads["weight"] += d_weight.astype(FLOAT32)
+        grads["bias"] += d_bias.astype(FLOAT32)
+        return (None if dx is None else dx.reshape(self._shape)), None
