@@ -22,7 +22,7 @@ class Sequential(Container):
     Args:
         *layers: At least one layer. Their parameters move into one arena: views of `params` or `grads` taken
             from a layer before belong to it no longer. A layer belongs to one model only; `copy.deepcopy`
-            makes another.
+            makes another. An `Embedding` can only be the first: x then holds its integers.
 
     Parameters are named with the layer's index in front, `1.weight_hh_l0`. The state is a tuple with one item
     a layer, None for those that keep no state; None stands for all of it.
