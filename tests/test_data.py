@@ -280,6 +280,14 @@ def test_arrays_in_order_and_shuffled():
     assert list(Arrays(x[:0], batch_size=4)) == []
 
 
+def test_arrays_keeps_integers_for_an_embedding():
+    x = np.arange(12).reshape(6, 2)
+    (batch,) = Arrays(x)
+    assert batch.x.dtype == x.dtype
+    assert np.shares_memory(batch.x, x)
+    assert next(iter(Arrays(x * 1.0))).x.dtype == np.float32
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -26,18 +26,33 @@ if TYPE_CHECKING:
     from lstmx.files import load, save
     from lstmx.forecast import Forecaster
     from lstmx.history import History
-    from lstmx.layers import LSTM, Dropout, LastStep, Linear, Module, Sequential
+    from lstmx.layers import (
+        LSTM,
+        BatchNorm,
+        Dropout,
+        Embedding,
+        LastStep,
+        LayerNorm,
+        Linear,
+        Module,
+        Residual,
+        Sequential,
+    )
     from lstmx.targets import show_config
     from lstmx.trainer import Trainer
 
 __all__ = [
     "LSTM",
+    "BatchNorm",
     "Dropout",
+    "Embedding",
     "Forecaster",
     "History",
     "LastStep",
+    "LayerNorm",
     "Linear",
     "Module",
+    "Residual",
     "Sequential",
     "Trainer",
     "__version__",
@@ -61,10 +76,14 @@ __all__ = [
 
 _MODULE_OF = {
     "LSTM": "layers",
+    "BatchNorm": "layers",
     "Dropout": "layers",
+    "Embedding": "layers",
     "LastStep": "layers",
+    "LayerNorm": "layers",
     "Linear": "layers",
     "Module": "layers",
+    "Residual": "layers",
     "Sequential": "layers",
     "Forecaster": "forecast",
     "History": "history",

@@ -25,6 +25,14 @@ def describe_shape(shape: tuple[int | None, ...]) -> str:
     return f"({inner},)" if len(shape) == 1 else f"({inner})"
 
 
+def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int | None, ...]) -> None:
+    """Refuse a shape that is not as expected with ValueError; None stands for any extent along its axis."""
+    if len(expected) != len(shape) or any(
+        want is not None and want != got for want, got in zip(expected, shape, strict=True)
+    ):
+        raise ValueError(f"{name}: expected shape {describe_shape(expected)}, got {shape}")
+
+
 def check_array(
     name: str,
     value: Any,
@@ -54,11 +62,7 @@ def check_array(
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")
     if shape is not None:
-        matches = len(shape) == array.ndim and all(
-            want is None or want == got for want, got in zip(shape, array.shape, strict=True)
-        )
-        if not matches:
-            raise ValueError(f"{name}: expected shape {describe_shape(shape)}, got {array.shape}")
+        check_shape(name, array.shape, shape)
     if finite and not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name}: expected finite numbers, got {array[where]} at index {where}")

@@ -76,6 +76,22 @@ def check_spans(lengths: Any, resets: Any, shape: tuple[int, ...], batch_first: 
     return None if checked is None and marks is None else Spans(checked, marks)
 
 
+def padded_steps(
+    spans: Spans | None, shape: tuple[int, ...], batch_first: bool | None
+) -> NDArray[np.bool_] | None:
+    """Return which steps of an x of `shape` are padding, as bool of that shape without its last axis.
+
+    None: none of them, or the layer reads no time (`batch_first` is None).
+    """
+    if spans is None or spans.lengths is None or batch_first is None:
+        return None
+    if len(shape) == 2:
+        return np.arange(shape[0]) >= spans.lengths
+    if batch_first:
+        return np.arange(shape[1]) >= spans.lengths[:, np.newaxis]
+    return np.arange(shape[0])[:, np.newaxis] >= spans.lengths
+
+
 def check_checkpoint_steps(value: Any) -> int | None:
     """Return `value` if it is None or an integer of at least 1."""
     return None if value is None else check_int("checkpoint_steps", value, minimum=1)

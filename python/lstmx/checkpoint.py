@@ -82,7 +82,7 @@ def _restore(trainer: Trainer, tensors: Tensors, state: dict[str, Any]) -> None:
     """Check everything, then take it over."""
     model, optimizer = trainer.model, trainer.optimizer
     parameters = _part("model/", tensors)
-    expected = {name: value.shape for name, value in model.params.items()}
+    expected = {name: value.shape for name, value in {**model.params, **model.buffers}.items()}
     found = {name: value.shape for name, value in parameters.items()}
     if expected != found:
         raise ValueError(f"model: expected parameters {expected}, got {found}")

@@ -31,14 +31,14 @@ class Batch(NamedTuple):
     """What one training step reads.
 
     Attributes:
-        x: float32 `[B, ...]`, the model's input.
+        x: `[B, ...]`, the model's input: float32, or integers, as for an `Embedding`.
         y: `[B, ...]`, the loss's target: float32, or integers where they are classes. None for prediction
             only.
         weights: Weights of the target's elements, for the loss; None means 1.
         mask: Which of the target's elements count, for the loss; None means all.
     """
 
-    x: FloatArray
+    x: Array
     y: Array | None = None
     weights: FloatArray | None = None
     mask: NDArray[np.bool_] | None = None
@@ -206,7 +206,7 @@ class Arrays(_Examples):
     """Examples that lie in arrays along their first axis.
 
     Args:
-        x: Inputs `[N, ...]`, such as `[N, T, features]`.
+        x: Inputs `[N, ...]`, such as `[N, T, features]`, or integers `[N, T]`, such as words.
         y: Targets `[N, ...]`, numbers or integer classes; None for prediction only.
         batch_size: Examples in a batch; the last batch may be smaller.
         shuffle: Whether each pass has an order of its own.
@@ -235,11 +235,11 @@ class Arrays(_Examples):
         weights: ArrayLike | None = None,
         mask: ArrayLike | None = None,
     ) -> None:
-        inputs = check_array("x", x)
+        inputs = _numbers_or_integers("x", x)
         if inputs.ndim == 0:
             raise ValueError("x: expected at least 1 dimension, got shape ()")
         count = len(inputs)
-        target = None if y is None else _check_length("y", _numbers_or_classes("y", y), count)
+        target = None if y is None else _check_length("y", _numbers_or_integers("y", y), count)
         fields = Batch(inputs, target, _weights(weights, count), _mask(mask, count))
         super().__init__(fields, batch_size, shuffle, rng)
 
@@ -434,13 +434,13 @@ def _series(name: str, value: ArrayLike) -> FloatArray:
 
 
 def _target(name: str, value: ArrayLike, count: int) -> Array:
-    array = _check_length(name, _numbers_or_classes(name, value), count)
+    array = _check_length(name, _numbers_or_integers(name, value), count)
     if array.ndim == 1 and array.dtype == np.float32:
         array = array[:, None]
     return _last_axis_contiguous(array)
 
 
-def _numbers_or_classes(name: str, value: ArrayLike) -> Array:
+def _numbers_or_integers(name: str, value: ArrayLike) -> Array:
     """Integers as they are, other real numbers as float32."""
     array = np.asarray(value)
     return array if array.dtype.kind in "iu" else check_array(name, value)

@@ -139,9 +139,9 @@ def load_with_extra(path: PathLike) -> tuple[Module, dict[str, Any]]:
         model_header = _model_header(header)
         _check_tensors(header.entries, model_header["config"])
         model = from_config(model_header["config"], initial_values=False)
-        with model.editing() as params:
+        with model.editing() as views:
             for name in header.entries:  # in the order of their bytes
-                _read_into(file, name, params[name])
+                _read_into(file, name, views[name])
     return model, model_header["extra"]
 
 

@@ -124,7 +124,8 @@ class Trainer:
 
         Raises:
             FloatingPointError: The loss, or with `clip_norm` the norm of the gradients, is not finite. The
-                model has then the parameters from before that step.
+                model has then the parameters from before that step (but `BatchNorm`'s running statistics
+                have seen its batch).
         """
         dataset = _as_dataset("data", data)
         total = check_int("epochs", epochs, minimum=1)

@@ -14,6 +14,7 @@ from lstmx.layers import from_config, parameter_shapes
 from tests.layers.test_sequential import assert_one_arena
 
 X = np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 2, 4)
+INTEGERS = np.arange(6).reshape(3, 2)
 
 MAKERS = {
     "LSTM(4, 3)": lambda: lstmx.LSTM(4, 3, rng=0),
@@ -27,6 +28,20 @@ MAKERS = {
     "Linear(4, 3, bias=False, init='glorot')": lambda: lstmx.Linear(4, 3, False, init="glorot", rng=0),
     "Linear(4, 3, init='normal', bias_init=0.1)": lambda: lstmx.Linear(
         4, 3, init="normal", bias_init=0.1, rng=0
+    ),
+    "Embedding(6, 3)": lambda: lstmx.Embedding(6, 3, rng=0),
+    "Embedding(6, 3, padding_idx=2)": lambda: lstmx.Embedding(6, 3, 2, rng=0),
+    "Sequential(Embedding(6, 3), LSTM(3, 4))": lambda: lstmx.Sequential(
+        lstmx.Embedding(6, 3, rng=0), lstmx.LSTM(3, 4, rng=0)
+    ),
+    "LayerNorm(4)": lambda: lstmx.LayerNorm(4),
+    "LayerNorm(4, eps=0.001)": lambda: lstmx.LayerNorm(4, 1e-3),
+    "Residual(Sequential(LSTM(4, 3), Dropout(p=0.25), Linear(3, 4)))": lambda: lstmx.Residual(
+        lstmx.Sequential(lstmx.LSTM(4, 3, rng=0), lstmx.Dropout(0.25, rng=0), lstmx.Linear(3, 4, rng=0))
+    ),
+    "BatchNorm(4)": lambda: lstmx.BatchNorm(4),
+    "Sequential(BatchNorm(4, eps=0.001, momentum=0.5), Residual(BatchNorm(4)))": lambda: lstmx.Sequential(
+        lstmx.BatchNorm(4, 1e-3, 0.5), lstmx.Residual(lstmx.BatchNorm(4))
     ),
     "Dropout(p=0.25)": lambda: lstmx.Dropout(0.25, rng=0),
     "Dropout()": lambda: lstmx.Dropout(rng=0),
@@ -42,6 +57,10 @@ COPIES = {
 }
 
 
+def input_of(layer):
+    return INTEGERS if repr(layer).startswith(("Embedding", "Sequential(Embedding")) else X
+
+
 @pytest.fixture(params=MAKERS, ids=str)
 def described(request):
     return request.param, MAKERS[request.param]()
@@ -50,19 +69,24 @@ def described(request):
 @pytest.mark.parametrize("how", COPIES)
 def test_a_copy_is_the_same_layer_with_memory_of_its_own(described, how):
     _, layer = described
+    x = input_of(layer)
     layer.arena.grads[...] = 5
     twin = COPIES[how](layer)
     assert type(twin) is type(layer)
     assert twin.config() == layer.config()
     np.testing.assert_array_equal(twin.arena.params, layer.arena.params)
     np.testing.assert_array_equal(twin.arena.grads, layer.arena.grads)
+    layer.forward(x)  # moves generators and buffers
+    twin = COPIES[how](layer)
+    for name, value in layer.state_dict().items():
+        np.testing.assert_array_equal(twin.state_dict()[name], value)
     for _ in range(2):  # the generators are in the same state, too
-        y, _, backward = layer.forward(X)
-        y_twin, _, backward_twin = twin.forward(X)
+        y, _, backward = layer.forward(x)
+        y_twin, _, backward_twin = twin.forward(x)
         np.testing.assert_array_equal(y_twin, y)
         np.testing.assert_array_equal(backward_twin(np.ones_like(y))[0], backward(np.ones_like(y))[0])
     np.testing.assert_array_equal(twin.arena.grads, layer.arena.grads)
-    y = layer(X)[0].copy()
+    y = layer(x)[0].copy()
     if twin.num_parameters:
         with twin.editing() as params:
             for view in params.values():
@@ -70,7 +94,7 @@ def test_a_copy_is_the_same_layer_with_memory_of_its_own(described, how):
         twin.zero_grad()
         assert layer.arena.params.any()
         assert layer.arena.grads.any()
-    np.testing.assert_array_equal(layer(X)[0], y)
+    np.testing.assert_array_equal(layer(x)[0], y)
 
 
 @pytest.mark.parametrize("how", COPIES)
@@ -104,7 +128,7 @@ def test_a_model_and_its_layer_copied_together_stay_together():
 def test_repr_is_the_call(described):
     text, layer = described
     assert repr(layer) == text
-    names = {name: getattr(lstmx, name) for name in ("LSTM", "Linear", "Dropout", "LastStep", "Sequential")}
+    names = {name: getattr(lstmx, name) for name in lstmx.__all__}
     assert eval(text, names).config() == layer.config()
 
 
@@ -116,9 +140,10 @@ def test_from_config_after_json(described):
     twin.load_state_dict(layer.state_dict())
     assert twin.config() == layer.config()
     assert repr(twin) == repr(layer)
-    np.testing.assert_array_equal(twin(X)[0], layer(X)[0])
-    expected = [(name, view.shape) for name, view in layer.params.items()]
-    assert list(parameter_shapes(config)) == expected
+    x = input_of(layer)
+    np.testing.assert_array_equal(twin(x)[0], layer(x)[0])
+    expected = {name: view.shape for name, view in layer.state_dict().items()}
+    assert dict(parameter_shapes(config)) == expected
 
 
 def test_from_config_with_a_seed_repeats():
@@ -146,6 +171,8 @@ BAD = {
     "wrong kind": (LINEAR | {"in_features": "2"}, "config: in_features: expected an integer, got '2'"),
     "layers no list": ({"type": "Sequential", "layers": LINEAR}, "expected a list under 'layers'"),
     "no layers": ({"type": "Sequential"}, "expected a list under 'layers'"),
+    "no layer": ({"type": "Residual"}, "config: expected 'layer' and nothing else"),
+    "a bad inner layer": ({"type": "Residual", "layer": 1}, r"config\['layer'\]: expected a mapping"),
     "a bad layer": (
         {"type": "Sequential", "layers": [LINEAR, 1]},
         r"config\['layers'\]\[1\]: expected a mapping",

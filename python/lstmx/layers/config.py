@@ -12,14 +12,21 @@ from typing import Any
 import numpy as np
 
 from lstmx.layers.arena import Shape
+from lstmx.layers.batchnorm import BatchNorm
 from lstmx.layers.dropout import Dropout
+from lstmx.layers.embedding import Embedding
 from lstmx.layers.laststep import LastStep
+from lstmx.layers.layernorm import LayerNorm
 from lstmx.layers.linear import Linear
 from lstmx.layers.lstm import LSTM
 from lstmx.layers.module import Module
+from lstmx.layers.residual import Residual
 from lstmx.layers.sequential import Sequential
 
-_LEAVES: dict[str, Any] = {layer.__name__: layer for layer in (LSTM, Linear, Dropout, LastStep)}
+_LEAVES: dict[str, Any] = {
+    layer.__name__: layer for layer in (LSTM, Linear, Embedding, LayerNorm, BatchNorm, Dropout, LastStep)
+}
+_CONTAINERS: dict[str, Any] = {layer.__name__: layer for layer in (Sequential, Residual)}
 
 
 def from_config(config: Mapping[str, Any], *, rng: Any = None, initial_values: bool = True) -> Module:
@@ -52,7 +59,9 @@ def from_config(config: Mapping[str, Any], *, rng: Any = None, initial_values: b
 
 
 def parameter_shapes(config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
-    """Yield the name and the shape of every parameter of the layer that `config` describes, building none.
+    """Yield the name and the shape of every parameter and buffer of the layer that `config` describes.
+
+    None of them is made. They are those of its `state_dict`.
 
     Raises:
         ValueError: As `from_config`, while iterating, where a single layer's arguments are wrong.
@@ -72,12 +81,12 @@ def parameter_shapes(config: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
 def _build(config: Any, name: str, rng: np.random.Generator, initial_values: bool) -> Module:
     layer_type, arguments = _parse(config, name)
     try:
-        if layer_type is Sequential:
-            layers = [
-                _build(item, f"{name}['layers'][{i}]", rng, initial_values)
-                for i, item in enumerate(arguments["layers"])
+        if layer_type in _CONTAINERS.values():
+            inner = [
+                _build(item, where, rng, initial_values) for item, where, _ in _children(arguments, name)
             ]
-            return Sequential(*layers)
+            container: Module = layer_type(*inner)
+            return container
         leaf = layer_type.__new__(layer_type)
         leaf._configure(**arguments)
         leaf._create(rng, initial_values=initial_values)
@@ -89,9 +98,9 @@ def _build(config: Any, name: str, rng: np.random.Generator, initial_values: boo
 
 def _shapes(config: Any, name: str, prefix: str) -> Iterator[tuple[str, Shape]]:
     layer_type, arguments = _parse(config, name)
-    if layer_type is Sequential:
-        for index, item in enumerate(arguments["layers"]):
-            yield from _shapes(item, f"{name}['layers'][{index}]", f"{prefix}{index}.")
+    if layer_type in _CONTAINERS.values():
+        for item, where, inner_prefix in _children(arguments, name):
+            yield from _shapes(item, where, prefix + inner_prefix)
         return
     layer = layer_type.__new__(layer_type)
     try:
@@ -100,6 +109,17 @@ def _shapes(config: Any, name: str, prefix: str) -> Iterator[tuple[str, Shape]]:
         raise ValueError(f"{name}: {error}") from None
     for parameter in layer._parameters():
         yield prefix + parameter.name, parameter.shape
+    for buffer, shape in layer._buffer_shapes():
+        yield prefix + buffer, shape
+
+
+def _children(arguments: Mapping[str, Any], name: str) -> Iterator[tuple[Any, str, str]]:
+    """Yield, of a container, each layer's configuration, its name in messages and its parameters' prefix."""
+    if "layer" in arguments:
+        yield arguments["layer"], f"{name}['layer']", "layer."
+        return
+    for index, item in enumerate(arguments["layers"]):
+        yield item, f"{name}['layers'][{index}]", f"{index}."
 
 
 def _parse(config: Any, name: str) -> tuple[Any, dict[str, Any]]:
@@ -114,8 +134,12 @@ def _parse(config: Any, name: str) -> tuple[Any, dict[str, Any]]:
                 f"{name}: expected a list under 'layers' and nothing else, got {sorted(arguments)}"
             )
         return Sequential, arguments
+    if kind == "Residual":
+        if set(arguments) != {"layer"}:
+            raise ValueError(f"{name}: expected 'layer' and nothing else, got {sorted(arguments)}")
+        return Residual, arguments
     if not isinstance(kind, str) or kind not in _LEAVES:
         raise ValueError(
-            f"{name}: expected 'type' one of {', '.join([*_LEAVES, 'Sequential'])}, got {kind!r}"
+            f"{name}: expected 'type' one of {', '.join([*_LEAVES, *_CONTAINERS])}, got {kind!r}"
         )
     return _LEAVES[kind], arguments

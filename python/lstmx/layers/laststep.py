@@ -46,6 +46,9 @@ class LastStep(Module):
         """Return the constructor's arguments (none), with the class under "type"."""
         return {"type": "LastStep"}
 
+    def _stream_obstacle(self) -> str:
+        return "LastStep(), which waits for the last step"
+
     def _output_shape(self, name: str, shape: Shape) -> Shape:
         if len(shape) != 3 or shape[1] == 0:
             raise ValueError(f"{name}: expected shape (B, T, F) with T at least 1, got {shape}")

@@ -265,6 +265,9 @@ class LSTM(Module):
             tuple(cells[k : k + self._directions]) for k in range(0, len(cells), self._directions)
         )
 
+    def _stream_obstacle(self) -> str | None:
+        return f"{self!r}, which also reads the sequence from its end" if self.bidirectional else None
+
     # --- shapes ---------------------------------------------------------------------------------------------
 
     def _output_shape(self, name: str, shape: Shape) -> Shape:

@@ -20,6 +20,7 @@ import numpy as np
 from lstmx._checks import FloatArray, check_array
 from lstmx._inputs import Spans, as_float32, check_spans
 from lstmx.layers.arena import Arena, ArrayViews, Parameter, Shape
+from lstmx.layers.stream import Stream
 
 
 class IncompatibleKeys(NamedTuple):
@@ -103,6 +104,8 @@ class Module(ABC):
         batch_first: Whether the layer reads time from axis 1 of `[B, T, F]`; None where it does not read
             time.
 
+    A state is None, an array with the rows of the batch along axis 1, or a tuple of states.
+
     Inference changes nothing in the layer and may run in several Python threads at once. Training and
     anything that writes parameters belongs to one thread at a time.
 
@@ -120,9 +123,12 @@ class Module(ABC):
     output_size: int | None = None
     batch_first: bool | None = None
 
+    _reads_integers: bool = False  # instead of real numbers; x has then no axis of features
+
     _TRANSIENT = frozenset({"_arena", "_params", "_grads", "_owner"})
 
     _rng: np.random.Generator | None = None
+    _buffers: Mapping[str, FloatArray] = MappingProxyType({})
     _arena: Arena
     _params: Mapping[str, FloatArray]
     _grads: ArrayViews
@@ -155,6 +161,21 @@ class Module(ABC):
         plain = lengths is None and resets is None
         return self._train(x, state, None if plain else self._check_spans(lengths, resets, x.shape))
 
+    def stream(self, batch_size: int) -> Stream:
+        """Return a `Stream`: inference step by step over `batch_size` sequences, with the state carried.
+
+        Raises:
+            TypeError: `batch_size` is not an integer.
+            ValueError: It is below 1, or a layer's output depends on later steps.
+
+        Example:
+            >>> import lstmx, numpy as np
+            >>> stream = lstmx.LSTM(3, 8).stream(2)
+            >>> stream.step(np.zeros((2, 3), np.float32)).shape
+            (2, 8)
+        """
+        return Stream(self, batch_size)
+
     # --- parameters -----------------------------------------------------------------------------------------
 
     @property
@@ -173,6 +194,15 @@ class Module(ABC):
         return self._grads
 
     @property
+    def buffers(self) -> Mapping[str, FloatArray]:
+        """What training keeps besides parameters, without gradients, by name: read-only views.
+
+        Such as `BatchNorm`'s running statistics. `state_dict`, files, checkpoints and copies hold them, and
+        `editing` and `load_state_dict` write them, like parameters; optimisers do not see them.
+        """
+        return MappingProxyType(_views(self._named_buffers(), writable=False))
+
+    @property
     def num_parameters(self) -> int:
         """The number of trainable numbers."""
         return self._arena.params.size
@@ -183,7 +213,7 @@ class Module(ABC):
 
     @contextlib.contextmanager
     def editing(self) -> Iterator[ArrayViews]:
-        """Give writable views of the parameters for the length of a `with` block.
+        """Give writable views of the parameters and buffers for the length of a `with` block.
 
         The version of the arena is raised at the end of the block, and the views become read-only again.
 
@@ -196,7 +226,7 @@ class Module(ABC):
             >>> layer([[10, 100]])[0].tolist()
             [[213.0]]
         """
-        views = self._arena.param_views(writable=True)
+        views = self._arena.param_views(writable=True) | _views(self._named_buffers(), writable=True)
         try:
             yield ArrayViews(views)
         finally:
@@ -205,14 +235,14 @@ class Module(ABC):
             self._arena.touch()
 
     def state_dict(self) -> dict[str, FloatArray]:
-        """Return copies of the parameters by name."""
-        return {name: view.copy() for name, view in self._params.items()}
+        """Return copies of the parameters and buffers by name."""
+        return {name: view.copy() for name, view in (*self._params.items(), *self._named_buffers().items())}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
-        """Copy parameters from a mapping of arrays by name, such as `state_dict()` or PyTorch's.
+        """Copy parameters and buffers from a mapping of arrays by name, such as `state_dict()` or PyTorch's.
 
         Args:
-            state_dict: Arrays (or CPU tensors) of real numbers, of the parameters' shapes.
+            state_dict: Arrays (or CPU tensors) of real numbers, of the shapes of those in `state_dict()`.
             strict: Whether a missing or unexpected name is an error. If not, what is there is loaded.
 
         Returns:
@@ -233,8 +263,9 @@ class Module(ABC):
             raise TypeError(
                 f"state_dict: expected a mapping of arrays by name, got {type(state_dict).__name__}"
             )
-        missing = [name for name in self._params if name not in state_dict]
-        unexpected = [name for name in state_dict if name not in self._params]
+        known = {**self._params, **self._named_buffers()}
+        missing = [name for name in known if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in known]
         if strict and (missing or unexpected):
             problems = [("missing", missing), ("unexpected", unexpected)]
             listed = "; ".join(f"{kind} {', '.join(map(repr, names))}" for kind, names in problems if names)
@@ -243,12 +274,12 @@ class Module(ABC):
             )
         values = {
             name: check_array(f"state_dict[{name!r}]", state_dict[name], shape=view.shape)
-            for name, view in self._params.items()
+            for name, view in known.items()
             if name in state_dict
         }
-        with self.editing() as params:
+        with self.editing() as views:
             for name, value in values.items():
-                params[name][...] = value
+                views[name][...] = value
         return IncompatibleKeys(missing, unexpected)
 
     # --- description ----------------------------------------------------------------------------------------
@@ -299,6 +330,14 @@ class Module(ABC):
         """Yield the layer's parameters in PyTorch's order; needs only what `_configure` set."""
         yield from ()
 
+    def _buffer_shapes(self) -> Iterator[tuple[str, Shape]]:
+        """Yield the names and shapes of the layer's buffers; needs only what `_configure` set."""
+        yield from ()
+
+    def _named_buffers(self) -> Mapping[str, FloatArray]:
+        """The buffers themselves, of a container those of its layers."""
+        return self._buffers
+
     @property
     def _draws(self) -> bool:
         """Whether training draws random numbers; needs only what `_configure` set."""
@@ -308,6 +347,9 @@ class Module(ABC):
         """End a constructor, after `_configure`: the generator, the memory, the initial values."""
         generator = np.random.default_rng(rng)
         self._rng = generator if self._draws else None
+        buffers = {name: np.zeros(shape, np.float32) for name, shape in self._buffer_shapes()}
+        if buffers:
+            self._buffers = buffers
         self._allocate()
         if initial_values:  # otherwise zeros from the system, untouched, for a file's values
             self._initialise(generator)
@@ -326,11 +368,19 @@ class Module(ABC):
         self._params = MappingProxyType(arena.param_views(writable=False))
         self._grads = ArrayViews(arena.grad_views())
 
-    def _check_x(self, name: str, x: Any) -> FloatArray:
-        """Return x as the kernels read it."""
-        array = as_float32(name, x)
+    def _as_x(self, name: str, x: Any) -> Any:
+        """Return x as the layer reads it, of whatever shape."""
+        return as_float32(name, x)
+
+    def _check_x(self, name: str, x: Any) -> Any:
+        """Return x as the layer reads it, of a shape that fits."""
+        array = self._as_x(name, x)
         self._output_shape(name, array.shape)
         return array
+
+    def _stream_obstacle(self) -> str | None:
+        """What in the layer reads later steps, for a message; None: nothing, it can go step by step."""
+        return None
 
     @abstractmethod
     def _output_shape(self, name: str, shape: Shape) -> Shape:
@@ -360,3 +410,10 @@ class Module(ABC):
     @abstractmethod
     def _train(self, x: FloatArray, state: Any, spans: Spans | None) -> tuple[FloatArray, Any, Backward]:
         """Return `(y, state, backward)` for checked arguments."""
+
+
+def _views(arrays: Mapping[str, FloatArray], *, writable: bool) -> dict[str, FloatArray]:
+    views = {name: array.view() for name, array in arrays.items()}
+    for view in views.values():
+        view.flags.writeable = writable
+    return views

@@ -6,25 +6,23 @@ then runs them in order. It computes nothing itself.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from lstmx._checks import FloatArray, check_int
 from lstmx._inputs import Spans
-from lstmx.layers.arena import Arena, Parameter, Shape
+from lstmx.layers.arena import Shape
+from lstmx.layers.container import Container, check_free
 from lstmx.layers.module import Backward, Module
 
 
-class Sequential(Module):
+class Sequential(Container):
     """Layers in order: each reads what the one before wrote.
 
     Args:
         *layers: At least one layer. Their parameters move into one arena: views of `params` or `grads` taken
             from a layer before belong to it no longer. A layer belongs to one model only; `copy.deepcopy`
-            makes another.
+            makes another. An `Embedding` can only be the first: x then holds its integers.
 
     Parameters are named with the layer's index in front, `1.weight_hh_l0`. The state is a tuple with one item
     a layer, None for those that keep no state; None stands for all of it.
@@ -59,14 +57,19 @@ class Sequential(Module):
         self._adopt()
 
     def _adopt(self) -> None:
-        """Take the layers over and set what is said of the model as a whole."""
-        self._allocate()
-        for layer in self.layers:
-            layer._owner = weakref.ref(self)
-        self.input_size = next((n.input_size for n in self.layers if n.input_size is not None), None)
+        super()._adopt()
+        self._reads_integers = self.layers[0]._reads_integers
+        # Before the first layer that knows of a width, any will do to all; an Embedding knows that of y only.
+        sized = (n for n in self.layers if n.input_size is not None or n.output_size is not None)
+        first = next(sized, None)
+        self.input_size = None if first is None else first.input_size
         self.output_size = next((n.output_size for n in self.layers[::-1] if n.output_size is not None), None)
         self.batch_first = next((n.batch_first for n in self.layers if n.batch_first is not None), None)
         self._known_shapes: tuple[Any, ...] = (None,)  # of the latest x
+
+    def _children(self) -> Iterator[tuple[str, Module]]:
+        for index, layer in enumerate(self.layers):
+            yield f"{index}.", layer
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -81,34 +84,8 @@ class Sequential(Module):
         """Return the layers' configurations under "layers", with the class under "type"."""
         return {"type": "Sequential", "layers": [layer.config() for layer in self.layers]}
 
-    def rngs(self) -> list[np.random.Generator]:
-        """Return the generators that training draws from, in the order of the layers, each once."""
-        distinct = {id(rng): rng for layer in self.layers for rng in layer.rngs()}
-        return list(distinct.values())
-
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
-
-    # --- parameters -----------------------------------------------------------------------------------------
-
-    def _parameters(self) -> Iterator[Parameter]:
-        for index, layer in enumerate(self.layers):
-            for name, shape, is_bias in layer._parameters():
-                yield Parameter(f"{index}.{name}", shape, is_bias)
-
-    def _bind(self, arena: Arena) -> None:
-        """Take `arena` over, with what the layers hold now in it."""
-        super()._bind(arena)
-        first = 0
-        for index, layer in enumerate(self.layers):
-            old = layer.arena
-            last = first + len(old.entries)
-            window = arena.window(first, last, f"{index}.")
-            window.params[...] = old.params
-            if old.grads.any():  # otherwise leave the new memory untouched
-                window.grads[...] = old.grads
-            layer._bind(window)
-            first = last
 
     def __getstate__(self) -> dict[str, Any]:
         return {"layers": self.layers}  # they bring their values
@@ -117,7 +94,10 @@ class Sequential(Module):
         self.layers = state["layers"]
         self._adopt()
 
-    # --- shapes ---------------------------------------------------------------------------------------------
+    # --- checks ---------------------------------------------------------------------------------------------
+
+    def _as_x(self, name: str, x: Any) -> Any:
+        return self.layers[0]._as_x(name, x)
 
     def _output_shape(self, name: str, shape: Shape) -> Shape:
         return self._shapes_for(name, shape)[-1]
@@ -141,6 +121,12 @@ class Sequential(Module):
                 for index, (layer, item) in enumerate(zip(self.layers, items, strict=True))
             ]
         )
+
+    def _check_spans(self, lengths: Any, resets: Any, shape: Shape) -> Spans | None:
+        for layer, its_shape in zip(self.layers, self._shapes_for("x", shape), strict=False):
+            if layer.batch_first is not None:  # the first that reads time
+                return layer._check_spans(lengths, resets, its_shape)
+        return super()._check_spans(lengths, resets, shape)
 
     # --- the two passes -------------------------------------------------------------------------------------
 
@@ -199,7 +185,7 @@ class _SequentialBackward(Backward):
 
 def _spans_after(spans: Spans | None, x: FloatArray, y: FloatArray) -> Spans | None:
     """What is left of `spans` once a layer made y of x: nothing where it took the axis of time away."""
-    return spans if y.ndim == x.ndim else None
+    return spans if y.ndim >= x.ndim else None
 
 
 def _check_items(name: str, items: Any, count: int) -> Any:
@@ -220,16 +206,15 @@ def _check_layers(layers: tuple[Any, ...]) -> None:
     batch_first: bool | None = None
     for index, layer in enumerate(layers):
         name = f"layers[{index}]"
-        if not isinstance(layer, Module):
-            raise TypeError(f"{name}: expected a layer, got {type(layer).__name__}")
+        check_free(name, layer)
         if id(layer) in seen:
             raise ValueError(
                 f"{name}: expected a layer of its own, got the same object as layers[{seen[id(layer)]}]"
             )
         seen[id(layer)] = index
-        if layer._owner is not None and layer._owner() is not None:
+        if index > 0 and layer._reads_integers:
             raise ValueError(
-                f"{name}: expected a layer of its own, got one of another model; copy.deepcopy it"
+                f"{name}: expected a layer that reads real numbers after the first, got {layer!r}"
             )
         if width is not None and layer.input_size is not None and layer.input_size != width:
             raise ValueError(

@@ -8,23 +8,42 @@ A recurrent cell is one `CellSpec`: what happens between the matrix products, fo
 """
 
 from lstmx.reference.cells import LSTM, CellSpec, sigmoid
+from lstmx.reference.embedding import embedding_backward, embedding_forward
 from lstmx.reference.linear import LinearGradients, linear_backward, linear_forward
 from lstmx.reference.losses import cross_entropy, huber, mae, mse
 from lstmx.reference.lstm import LstmGradients, LstmTape, lstm_backward, lstm_forward
+from lstmx.reference.norm import (
+    BatchNormResult,
+    NormGradients,
+    batch_norm_backward,
+    batch_norm_forward,
+    batch_norm_inference,
+    layer_norm_backward,
+    layer_norm_forward,
+)
 from lstmx.reference.optim import adam_step, clip_scale, global_norm, sgd_step
 from lstmx.reference.stack import lstm
 
 __all__ = [
     "LSTM",
+    "BatchNormResult",
     "CellSpec",
     "LinearGradients",
     "LstmGradients",
     "LstmTape",
+    "NormGradients",
     "adam_step",
+    "batch_norm_backward",
+    "batch_norm_forward",
+    "batch_norm_inference",
     "clip_scale",
     "cross_entropy",
+    "embedding_backward",
+    "embedding_forward",
     "global_norm",
     "huber",
+    "layer_norm_backward",
+    "layer_norm_forward",
     "linear_backward",
     "linear_forward",
     "lstm",

@@ -1,0 +1,137 @@
+"""LayerNorm: each step's features brought to mean 0 and variance 1, then scaled and shifted by parameters.
+
+Every step stands alone, in training and inference alike: no statistics of a batch, which `BatchNorm` takes,
+and no axis of time. float32 in and out; between them float64, in blocks of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from lstmx._checks import FloatArray, check_float, check_int
+from lstmx._inputs import FLOAT32, Spans, as_float32
+from lstmx.layers.arena import Parameter, Shape
+from lstmx.layers.blocks import DoubleArray, row_blocks
+from lstmx.layers.module import Backward, Module
+
+
+class LayerNorm(Module):
+    """`y = (x - mean) / sqrt(var + eps) * weight + bias`, with mean and variance of x's last axis.
+
+    Args:
+        normalized_shape: Width F of x, an integer. (PyTorch's name; several axes are not supported.)
+        eps: What is added to the variance.
+
+    Parameters: `weight [F]`, at first 1, `bias [F]`, at first 0.
+
+    Call: `y, None = layer(x)`, x and y of shape `[..., F]`.
+
+    Source: Ba et al. 2016, "Layer Normalization";
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html.
+
+    Raises:
+        TypeError, ValueError: An argument is of the wrong kind or out of range.
+
+    Example:
+        >>> import lstmx
+        >>> lstmx.LayerNorm(2)([[1.0, 5.0]])[0].round(4).tolist()
+        [[-1.0, 1.0]]
+    """
+
+    input_size: int
+    output_size: int
+
+    def __init__(self, normalized_shape: int, eps: float = 1e-5) -> None:
+        self._configure(normalized_shape, eps)
+        self._create(None)
+
+    def _configure(self, normalized_shape: Any, eps: Any = 1e-5) -> None:
+        self.input_size = self.output_size = check_int("normalized_shape", normalized_shape, minimum=1)
+        self.eps = check_float("eps", eps, minimum=0.0, exclusive=True)
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, with the class under "type"."""
+        return {"type": "LayerNorm", "normalized_shape": self.input_size, "eps": self.eps}
+
+    def _parameters(self) -> Iterator[Parameter]:
+        yield Parameter("weight", (self.input_size,), True)  # decay towards 0 makes no sense of a scale
+        yield Parameter("bias", (self.input_size,), True)
+
+    def _initialise(self, rng: np.random.Generator) -> None:
+        with self.editing() as params:
+            params["weight"][...] = 1
+
+    def _output_shape(self, name: str, shape: Shape) -> Shape:
+        if not shape or shape[-1] != self.input_size:
+            raise ValueError(f"{name}: expected shape (..., {self.input_size}), got {shape}")
+        return shape
+
+    def _infer(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None]:
+        return self._compute(x)[0], None
+
+    def _train(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None, Backward]:
+        y, statistics = self._compute(x)
+        return y, None, _LayerNormBackward(self, x, *statistics)
+
+    def _compute(self, x: FloatArray) -> tuple[FloatArray, tuple[DoubleArray, DoubleArray]]:
+        """Return y, and the mean of each row [N,1] with the factor that made its variance 1 [N,1]."""
+        width = self.input_size
+        rows = np.ascontiguousarray(x).reshape(-1, width)
+        y = np.empty(rows.shape, FLOAT32)
+        mean, scale = np.empty((2, len(rows), 1))
+        for part in row_blocks(rows):
+            values = rows[part].astype(np.float64)
+            # 1. mean 0
+            mean[part] = np.add.reduce(values, axis=1, keepdims=True) / width
+            values -= mean[part]
+            # 2. variance 1
+            var = np.add.reduce(np.square(values), axis=1, keepdims=True) / width
+            scale[part] = 1.0 / np.sqrt(var + self.eps)
+            values *= scale[part]
+            # 3. scaled and shifted
+            values *= self._params["weight"]
+            values += self._params["bias"]
+            y[part] = values
+        return y.reshape(x.shape), (mean, scale)
+
+
+class _LayerNormBackward(Backward):
+    __slots__ = ("_layer", "_shape")
+
+    def __init__(self, layer: LayerNorm, x: FloatArray, mean: DoubleArray, scale: DoubleArray) -> None:
+        super().__init__(x, mean, scale, layer.params["weight"].copy())
+        self._layer = layer
+        self._shape = x.shape
+
+    def _check_dy(self, name: str, dy: Any) -> FloatArray:
+        return as_float32(name, dy, self._shape)
+
+    def _run(
+        self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool
+    ) -> tuple[FloatArray | None, None]:
+        assert dy is not None
+        x, mean, scale, weight = self._take()
+        width = self._layer.input_size
+        rows, d_rows = (np.ascontiguousarray(array).reshape(-1, width) for array in (x, dy))
+        dx = np.empty(rows.shape, FLOAT32) if need_dx else None
+        d_weight, d_bias = np.zeros((2, width))
+        for part in row_blocks(rows):
+            values = (rows[part] - mean[part]) * scale[part]
+            d_values = d_rows[part].astype(np.float64)
+            # 3. scaled and shifted
+            d_weight += np.add.reduce(d_values * values, axis=0)
+            d_bias += np.add.reduce(d_values, axis=0)
+            if dx is None:
+                continue
+            d_values *= weight
+            # 2. variance 1, 1. mean 0: what each element moves through its row's statistics
+            through_mean = np.add.reduce(d_values, axis=1, keepdims=True) / width
+            through_var = np.add.reduce(d_values * values, axis=1, keepdims=True) / width
+            dx[part] = (d_values - through_mean - values * through_var) * scale[part]
+        grads = self._layer.grads
+        grads["weight"] += d_weight.astype(FLOAT32)
+        grads["bias"] += d_bias.astype(FLOAT32)
+        return (None if dx is None else dx.reshape(self._shape)), None
