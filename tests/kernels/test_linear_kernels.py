@@ -78,14 +78,25 @@ def test_many_rows(target, rng, threads):
         assert_same_bits(name, got[name], array)
 
 
+@pytest.mark.parametrize("few", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("many", [1, 5, 16, 33])
+@pytest.mark.parametrize("rows", [1, 15, 40])
+def test_few_columns(target, rng, rows, many, few):
+    """With few columns in the result, of y or of dx, rows are in the lanes."""
+    for sizes in ((rows, many, few), (rows, few, many)):
+        case = make_case(rng, *sizes)
+        assert_matches(run(case), case)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("rows", [1, 2, 19])
 def test_layouts(target, rng, layout, rows):
-    case = make_case(rng, rows, 9, 17)
-    got = run(case, layout=layout)
-    assert_matches(got, case)
-    for name, array in run(case).items():
-        assert_same_bits(name, got[name], array)
+    for outputs in (17, 3):
+        case = make_case(rng, rows, 9, outputs)
+        got = run(case, layout=layout)
+        assert_matches(got, case)
+        for name, array in run(case).items():
+            assert_same_bits(name, got[name], array)
 
 
 def test_without_bias(target, rng):

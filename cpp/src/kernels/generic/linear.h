@@ -11,6 +11,7 @@ using lstmx::LinearForward;
 
 template <class S>
 struct Linear {
+  using Vec = typename S::Vec;
   static constexpr Index W = S::width;
 
   static Index padded(Index n) { return (n + W - 1) / W * W; }
@@ -35,6 +36,18 @@ struct Linear {
   // c[rows of `share`, columns] = init + a[:, depth] * packed
   static void product(const float* a, Index a_row, Index depth, const float* packed, const float* init, float* c,
                       Index c_row, Index columns, Range share) {
+    if (columns <= W / 4) {
+      switch (columns) {
+        case 1:
+          return narrow_product<1>(a, a_row, depth, packed, init, c, c_row, share);
+        case 2:
+          return narrow_product<2>(a, a_row, depth, packed, init, c, c_row, share);
+        case 3:
+          return narrow_product<3>(a, a_row, depth, packed, init, c, c_row, share);
+        default:
+          return narrow_product<4>(a, a_row, depth, packed, init, c, c_row, share);
+      }
+    }
     for_column_groups<S>(columns, [&](Index first, Index vectors, Index lanes) {
       with_vectors(vectors, [&]<int V>() {
         ProductTile tile;
@@ -53,6 +66,38 @@ struct Linear {
         });
       });
     });
+  }
+
+  // The same for a few columns, which would waste most lanes: rows are in the lanes instead. The same chains, so the
+  // same bits.
+  template <int columns>
+  static void narrow_product(const float* a, Index a_row, Index depth, const float* packed, const float* init, float* c,
+                             Index c_row, Range share) {
+    for (Index r = share.begin; r < share.end; r += W) {
+      const Index rows = share.end - r < W ? share.end - r : W;
+      Vec sum[columns];
+      LSTMX_UNROLL
+      for (int j = 0; j < columns; ++j) sum[j] = S::set(init ? init[j] : 0.0f);
+      for (Index k = 0; k < depth; k += W) {
+        Vec x[W];
+        const Index n = depth - k < W ? depth - k : W;
+        load_transposed<S>(a + r * a_row + k, a_row, rows, n, x);
+        for (Index i = 0; i < n; ++i) {
+          LSTMX_UNROLL
+          for (int j = 0; j < columns; ++j) sum[j] = S::fma(x[i], S::set(packed[(k + i) * W + j]), sum[j]);
+        }
+      }
+      for (int j = 0; j < columns; ++j) {
+        float* to = c + r * c_row + j;
+        if (c_row == 1) {
+          store_lanes<S>(to, sum[j], rows);
+        } else {
+          float lanes[W];
+          S::store(lanes, sum[j]);
+          for (Index l = 0; l < rows; ++l) to[l * c_row] = lanes[l];
+        }
+      }
+    }
   }
 
   static void forward(const LinearForward& a) {
