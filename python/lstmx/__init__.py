@@ -22,7 +22,7 @@ from lstmx._core import get_num_threads, set_num_threads
 from lstmx._version import __version__
 
 if TYPE_CHECKING:
-    from lstmx import callbacks, data, files, forecast, functional, losses, optim, plotting, reference
+    from lstmx import callbacks, data, files, forecast, functional, losses, optim, plotting, reference, torch
     from lstmx.files import load, save
     from lstmx.forecast import Forecaster
     from lstmx.history import History
@@ -75,8 +75,11 @@ _MODULE_OF = {
 }
 
 
+_NEEDS_MORE = {"torch"}  # parts that need another library: not in __all__, so that `import *` needs none
+
+
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in __all__ and name not in _NEEDS_MORE:
         raise AttributeError(f"module 'lstmx' has no attribute {name!r}")
     module = importlib.import_module(f"lstmx.{_MODULE_OF.get(name, name)}")
     value = getattr(module, name) if name in _MODULE_OF else module
@@ -85,4 +88,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_NEEDS_MORE})
