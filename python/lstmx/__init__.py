@@ -22,7 +22,7 @@ from lstmx._core import get_num_threads, set_num_threads
 from lstmx._version import __version__
 
 if TYPE_CHECKING:
-    from lstmx import callbacks, data, files, forecast, functional, losses, optim, plotting, reference, torch
+    from lstmx import callbacks, data, files, forecast, functional, losses, optim, plotting, reference
     from lstmx.files import load, save
     from lstmx.forecast import Forecaster
     from lstmx.history import History

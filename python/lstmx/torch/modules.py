@@ -90,6 +90,7 @@ class LSTM(nn.RNNBase):
         batched, batch_axis = input.dim() == 3, 0 if self.batch_first else 1
         x = input if batched else input.unsqueeze(batch_axis)
         if hx is not None:
+            _check_pair(hx)
             if hx[0].dim() != input.dim() or hx[1].dim() != input.dim():
                 got = hx[0].dim(), hx[1].dim()
                 raise RuntimeError(f"hx: expected {input.dim()} dimensions, as the input has, got {got}")
@@ -114,11 +115,12 @@ class LSTM(nn.RNNBase):
     def _check_call(self, x: Tensor, hx: _State | None, batch_sizes: Tensor | None) -> None:
         self.check_input(x, batch_sizes)
         if hx is not None:
+            _check_pair(hx)
             expected = self.get_expected_hidden_size(x, batch_sizes)
             for index, state in enumerate(hx):
                 self.check_hidden_size(state, expected, f"hx[{index}]: expected size {{}}, got {{}}")
-        if batch_sizes is None and x.numel() == 0:
-            raise RuntimeError(f"input: expected at least one time step and row, got shape {tuple(x.shape)}")
+        if batch_sizes is None and x.shape[1 if self.batch_first else 0] == 0:
+            raise RuntimeError(f"input: expected at least one time step, got shape {tuple(x.shape)}")
 
     def _run_layers(self, x: Tensor, hx: _State | None, lengths: Tensor | None) -> tuple[Tensor, _State]:
         """Return y [T,B,D*H] and the final states for x [T,B,I]."""
@@ -183,6 +185,8 @@ class LSTMCell(nn.LSTMCell):
 
     def forward(self, input: Tensor, hx: _State | None = None) -> _State:
         """Return `(h_1, c_1)`: see the class."""
+        if hx is not None:
+            _check_pair(hx)
         for name, tensor in zip(("input", "hx[0]", "hx[1]"), (input, *(hx or ())), strict=False):
             if tensor.dim() not in (1, 2):
                 raise ValueError(f"{name}: expected 1 or 2 dimensions, got {tensor.dim()}")
@@ -207,6 +211,13 @@ def _check_kind(device: Any, dtype: torch.dtype | None) -> None:
         raise ValueError(f"device: expected cpu, got {device}")
     if dtype != torch.float32:
         raise ValueError(f"dtype: expected torch.float32, got {dtype}")
+
+
+def _check_pair(hx: Any) -> None:
+    if not isinstance(hx, (tuple, list)):
+        raise TypeError(f"hx: expected a pair (h_0, c_0), got {type(hx).__name__}")
+    if len(hx) != 2:
+        raise RuntimeError(f"hx: expected a pair (h_0, c_0), got {len(hx)} items")
 
 
 def _permute(hx: Any, order: Tensor | None) -> Any:

@@ -30,9 +30,10 @@ _Weights: TypeAlias = tuple[Tensor, Tensor, Tensor | None, Tensor | None]  # bot
 class _Cell:
     """The plan for one set of weights, and the version under which the plan holds them packed.
 
-    A tensor's address and `_version` say that it has changed, but not that it has not: writing through `.data`
-    or a NumPy view raises no version. So where both are as before, the values decide, compared with a copy. It
-    is made when address and version come a second time; training, which changes them every step, makes none.
+    A tensor's address and `_version` say that it has changed, but not that it has not: writing through
+    `.data` or a NumPy view raises no version. So where both are as before, the values decide, compared with a
+    copy. It is made when address and version come a second time; training, where they change every step, makes
+    none.
     """
 
     def __init__(self, weight_ih: Tensor) -> None:
