@@ -141,7 +141,7 @@ class LSTM(nn.RNNBase):
             x = ys[0] if ways == 1 else torch.cat(ys, 2)
             if self.dropout and self.training and layer < self.num_layers - 1:
                 x = _drop(x, self.dropout, lengths)
-        return x, (torch.stack(h_n), torch.stack(c_n))
+        return x, (_stack(h_n), _stack(c_n))
 
 
 class LSTMCell(nn.LSTMCell):
@@ -218,6 +218,10 @@ def _check_pair(hx: Any) -> None:
         raise TypeError(f"hx: expected a pair (h_0, c_0), got {type(hx).__name__}")
     if len(hx) != 2:
         raise RuntimeError(f"hx: expected a pair (h_0, c_0), got {len(hx)} items")
+
+
+def _stack(states: list[Tensor]) -> Tensor:
+    return torch.stack(states) if len(states) > 1 else states[0].unsqueeze(0)  # a single one without a copy
 
 
 def _permute(hx: Any, order: Tensor | None) -> Any:

@@ -32,8 +32,8 @@ class _Cell:
 
     A tensor's address and `_version` say that it has changed, but not that it has not: writing through
     `.data` or a NumPy view raises no version. So where both are as before, the values decide, compared with a
-    copy. It is made when address and version come a second time; training, where they change every step, makes
-    none.
+    copy. It is made when address and version come a second time; training, where they change at every step,
+    makes none.
     """
 
     def __init__(self, weight_ih: Tensor) -> None:
@@ -46,20 +46,20 @@ class _Cell:
 
     def version(self, weights: _Weights) -> int:
         """Return a number that was never returned for other values of `weights`."""
-        present = [w.detach() for w in weights if w is not None]
+        present = [w for w in weights if w is not None]
         stamp = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in present]
         with self._lock:
             if stamp != self._stamp:
                 self._stamp, self._copies = stamp, []
                 self._version += 1
             elif not self._copies or not all(map(_same_bits, present, self._copies)):
-                self._copies = [w.clone() for w in present]
+                self._copies = [w.detach().clone() for w in present]
                 self._version += 1
             return self._version
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a.view(torch.int32), b.view(torch.int32))
+    return torch.equal(a.detach().view(torch.int32), b.view(torch.int32))
 
 
 _cells: Any = WeakTensorKeyDictionary()  # from weight_ih to its _Cell, while the tensor lives
@@ -168,8 +168,16 @@ def _forward(
 # --- the operator -------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("lstmx::lstm", mutates_args=(), device_types="cpu")
-def lstm(
+_library = torch.library.Library("lstmx", "FRAGMENT")  # registrations last as long as this object
+_library.define(
+    "lstm(Tensor x, Tensor? h_0, Tensor? c_0, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
+    "Tensor? lengths, bool reverse, bool record) -> (Tensor y, Tensor h_n, Tensor c_n, Tensor tape)"
+)
+lstm = torch.ops.lstmx.lstm.default
+
+
+@torch.library.impl(_library, "lstm", "CPU")
+def _lstm_cpu(
     x: Tensor,
     h_0: Tensor | None,
     c_0: Tensor | None,
@@ -211,7 +219,7 @@ def lstm(
     return torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(c_n), tape
 
 
-@lstm.register_fake
+@torch.library.register_fake("lstmx::lstm", lib=_library)
 def _lstm_shapes(
     x: Tensor,
     h_0: Tensor | None,
@@ -309,19 +317,35 @@ def _lstm_backward_shapes(
     return [x.new_empty(shape) for shape in (x.shape if need_dx else (0,), state, state, *weights)]
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.reverse, _ = inputs
-    y, _, _, tape = output
-    ctx.save_for_backward(*tensors, y, tape)
-    ctx.set_materialize_grads(False)
+class _Recorded(torch.autograd.Function):
+    """The operator with its gradient: what `torch.library.register_autograd` makes, 50 microseconds faster."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = _below_autograd(*inputs)
+        *tensors, ctx.reverse, _ = inputs
+        y, _, _, tape = output
+        ctx.save_for_backward(*tensors, y, tape)
+        ctx.set_materialize_grads(False)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        dy, dh_n, dc_n, _ = gradients
+        need = ctx.needs_input_grad
+        d = lstm_backward(dy, dh_n, dc_n, *ctx.saved_tensors, ctx.reverse, need[0], need[1] or need[2])
+        wanted = (gradient if needed else None for gradient, needed in zip(d, need, strict=False))
+        return *wanted, None, None, None  # no gradients by lengths, reverse and record
 
 
-def _differentiate(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, dc_n: Tensor | None, _: None) -> Any:
-    need = ctx.needs_input_grad
-    gradients = lstm_backward(dy, dh_n, dc_n, *ctx.saved_tensors, ctx.reverse, need[0], need[1] or need[2])
-    wanted = (gradient if needed else None for gradient, needed in zip(gradients, need, strict=False))
-    return *wanted, None, None, None  # no gradients by lengths, reverse and record
+def _below_autograd(*inputs: Any) -> Any:
+    with torch._C._AutoDispatchBelowAutograd():
+        return lstm(*inputs)
 
 
-lstm.register_autograd(_differentiate, setup_context=_save)
-lstm.register_autocast("cpu", torch.float32)
+@torch.library.impl(_library, "lstm", "Autograd")
+def _lstm_autograd(*inputs: Any) -> Any:
+    return _Recorded.apply(*inputs) if torch.is_grad_enabled() else _below_autograd(*inputs)
+
+
+torch.library.register_autocast("lstmx::lstm", "cpu", torch.float32, lib=_library)
