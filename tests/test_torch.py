@@ -149,7 +149,7 @@ class TestLSTM:
                 expected, got = (results_and_gradients(m, x, *hx) for m in (theirs, ours))
                 for mine, true in zip(got, expected, strict=True):
                     assert_close(mine, true)
-                assert_close(ours(x, *hx), sample.reference_fn(ours, list(ours.parameters()), x, *hx))
+                assert_close(ours(x, *hx), sample.reference_fn(ours, x, *hx))
                 count += 1
         assert count == 32
 
@@ -213,7 +213,7 @@ class TestLSTM:
     def test_second_derivatives_are_refused(self):
         lstm, x = lstmx.torch.LSTM(INPUTS, HIDDEN), make_input().requires_grad_()
         (dx,) = torch.autograd.grad(lstm(x)[0].square().sum(), x, create_graph=True)
-        with pytest.raises(RuntimeError, match="no autograd formula"):
+        with pytest.raises(RuntimeError, match="differentiate twice"):
             dx.sum().backward()
 
     def test_under_autocast(self):

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lstmx import _core
@@ -168,15 +169,23 @@ def _forward(
 # --- the operator -------------------------------------------------------------------------------------------
 
 
-_library = torch.library.Library("lstmx", "FRAGMENT")  # registrations last as long as this object
+_INPUTS = (
+    "Tensor x, Tensor? h_0, Tensor? c_0, "
+    "Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, Tensor? lengths"
+)
+# registrations last as long as this object
+_library: Any = torch.library.Library("lstmx", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define(
-    "lstm(Tensor x, Tensor? h_0, Tensor? c_0, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
-    "Tensor? lengths, bool reverse, bool record) -> (Tensor y, Tensor h_n, Tensor c_n, Tensor tape)"
+    f"lstm({_INPUTS}, bool reverse, bool record) -> (Tensor y, Tensor h_n, Tensor c_n, Tensor tape)"
+)
+_library.define(
+    f"lstm_backward(Tensor? dy, Tensor? dh_n, Tensor? dc_n, {_INPUTS}, Tensor y, Tensor tape, "
+    "bool reverse, bool need_dx, bool need_dstate) -> Tensor[]"
 )
 lstm = torch.ops.lstmx.lstm.default
+lstm_backward = torch.ops.lstmx.lstm_backward.default
 
 
-@torch.library.impl(_library, "lstm", "CPU")
 def _lstm_cpu(
     x: Tensor,
     h_0: Tensor | None,
@@ -219,7 +228,6 @@ def _lstm_cpu(
     return torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(c_n), tape
 
 
-@torch.library.register_fake("lstmx::lstm", lib=_library)
 def _lstm_shapes(
     x: Tensor,
     h_0: Tensor | None,
@@ -238,8 +246,7 @@ def _lstm_shapes(
     return x.new_empty((x.shape[0], *state)), x.new_empty(state), x.new_empty(state), tape
 
 
-@torch.library.custom_op("lstmx::lstm_backward", mutates_args=(), device_types="cpu")
-def lstm_backward(
+def _lstm_backward_cpu(
     dy: Tensor | None,
     dh_n: Tensor | None,
     dc_n: Tensor | None,
@@ -293,7 +300,6 @@ def lstm_backward(
     return [torch.from_numpy(d) for d in (dx, dh_0, dc_0, *d_weights)]
 
 
-@lstm_backward.register_fake
 def _lstm_backward_shapes(
     dy: Tensor | None,
     dh_n: Tensor | None,
@@ -318,7 +324,7 @@ def _lstm_backward_shapes(
 
 
 class _Recorded(torch.autograd.Function):
-    """The operator with its gradient: what `torch.library.register_autograd` makes, 50 microseconds faster."""
+    """The operator with its gradient: `torch.library.register_autograd` without its 50 us a call."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Any:
@@ -330,6 +336,7 @@ class _Recorded(torch.autograd.Function):
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Any) -> Any:
         dy, dh_n, dc_n, _ = gradients
         need = ctx.needs_input_grad
@@ -343,9 +350,15 @@ def _below_autograd(*inputs: Any) -> Any:
         return lstm(*inputs)
 
 
-@torch.library.impl(_library, "lstm", "Autograd")
 def _lstm_autograd(*inputs: Any) -> Any:
-    return _Recorded.apply(*inputs) if torch.is_grad_enabled() else _below_autograd(*inputs)
+    if torch.is_grad_enabled():
+        return _Recorded.apply(*inputs)  # type: ignore[no-untyped-call]
+    return _below_autograd(*inputs)
 
 
+_library.impl("lstm", _lstm_cpu, "CPU")
+_library.impl("lstm", _lstm_autograd, "Autograd")
+_library.impl("lstm_backward", _lstm_backward_cpu, "CPU")
+torch.library.register_fake("lstmx::lstm", _lstm_shapes, lib=_library)
+torch.library.register_fake("lstmx::lstm_backward", _lstm_backward_shapes, lib=_library)
 torch.library.register_autocast("lstmx::lstm", "cpu", torch.float32, lib=_library)
