@@ -284,6 +284,19 @@ class TestParameters:
                 WRITES[write](list(module.parameters())[k])
             assert_close(ours(x), theirs(x))
 
+    @pytest.mark.parametrize("kind", ["foreach", "fused"])
+    def test_optimizers_make_nothing_stale(self, kind):
+        """Fused ones leave a parameter's version as it was."""
+        theirs, ours = twins(INPUTS, HIDDEN)
+        optimizers = [torch.optim.SGD(m.parameters(), lr=0.5, **{kind: True}) for m in (theirs, ours)]
+        x = make_input()
+        for _ in range(4):
+            assert_close(ours(x), theirs(x))
+            for module, optimizer in zip((theirs, ours), optimizers, strict=True):
+                optimizer.zero_grad()
+                module(x)[0].square().mean().backward()
+                optimizer.step()
+
     def test_in_inference_mode(self):
         with torch.inference_mode():
             theirs, ours = twins(INPUTS, HIDDEN)

@@ -32,9 +32,8 @@ class _Cell:
     """The plan for one set of weights, and the version under which the plan holds them packed.
 
     A tensor's address and `_version` say that it has changed, but not that it has not: writing through
-    `.data` or a NumPy view raises no version. So where both are as before, the values decide, compared with a
-    copy. It is made when address and version come a second time; training, where they change at every step,
-    makes none.
+    `.data` or a NumPy view raises no version, nor do PyTorch's fused optimizers. So where both are as before,
+    the values decide, compared with a copy, which is made when address and version come a second time.
     """
 
     def __init__(self, weight_ih: Tensor) -> None:
