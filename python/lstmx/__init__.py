@@ -94,8 +94,11 @@ _MODULE_OF = {
 }
 
 
+_NEEDS_MORE = {"torch"}  # parts that need another library: not in __all__, so that `import *` needs none
+
+
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in __all__ and name not in _NEEDS_MORE:
         raise AttributeError(f"module 'lstmx' has no attribute {name!r}")
     module = importlib.import_module(f"lstmx.{_MODULE_OF.get(name, name)}")
     value = getattr(module, name) if name in _MODULE_OF else module
@@ -104,4 +107,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_NEEDS_MORE})

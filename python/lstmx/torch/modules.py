@@ -1,0 +1,237 @@
+"""LSTM and LSTMCell: PyTorch's modules with lstmx's operator in the place of PyTorch's.
+
+Parameters, initial values, most checks, copies and text are inherited from PyTorch. Here are the calls:
+shapes, states, packed sequences, the order of layers and directions, dropout between them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from lstmx.torch.operators import lstm
+
+_State: TypeAlias = tuple[Tensor, Tensor]
+
+
+class LSTM(nn.RNNBase):
+    """`torch.nn.LSTM`, computed by lstmx: the same arguments, parameters, results and gradients.
+
+    It is an `nn.RNNBase` as `torch.nn.LSTM` is, with the same `state_dict` (either loads the other's) and,
+    after the same `torch.manual_seed`, the same initial values and dropout.
+
+    Args:
+        input_size: Width I of the input.
+        hidden_size: Width H of the hidden state.
+        num_layers: Layers L; each reads the output of the one before.
+        bias: Whether there are biases, two a layer.
+        batch_first: Whether input and output are `[B, T, *]` instead of `[T, B, *]`.
+        dropout: Probability of dropout on the output of every layer but the last, in training mode.
+        bidirectional: Whether each layer also runs backwards in time (D = 2).
+        proj_size: 0; projections are refused.
+        device: None or the CPU.
+        dtype: None or `torch.float32`.
+
+    Call: `output, (h_n, c_n) = lstm(input, hx=None)`, with input `[T, B, I]`, `[B, T, I]` if batch_first, an
+    unbatched `[T, I]` or a `PackedSequence`; hx None for zeros or a pair (h_0, c_0), each `[L*D, B, H]`
+    (unbatched `[L*D, H]`); the output `[T, B, D*H]` accordingly.
+
+    Threads are those of `lstmx.set_num_threads`, not of `torch.set_num_threads`. Under `torch.autocast` it
+    computes in float32.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html.
+
+    Raises:
+        TypeError, ValueError: An argument is of the wrong kind or out of range, or input is of another dtype
+            than the parameters (as in `torch.nn.LSTM`).
+        RuntimeError: Input or states are of a wrong shape (as in `torch.nn.LSTM`) or not float32 on the CPU.
+
+    Example:
+        >>> import torch, lstmx.torch
+        >>> lstm = lstmx.torch.LSTM(3, 8, num_layers=2, batch_first=True)
+        >>> output, (h_n, c_n) = lstm(torch.zeros(4, 20, 3))
+        >>> output.shape, h_n.shape
+        (torch.Size([4, 20, 8]), torch.Size([2, 4, 8]))
+        >>> output.sum().backward()
+        >>> lstm.weight_hh_l1.grad.shape
+        torch.Size([32, 8])
+        >>> torch.nn.LSTM(3, 8, 2).load_state_dict(lstm.state_dict())
+        <All keys matched successfully>
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if proj_size != 0:
+            raise ValueError(f"proj_size: expected 0 (there are no projections), got {proj_size!r}")
+        _check_kind(device, dtype)
+        sizes = input_size, hidden_size, num_layers
+        super().__init__("LSTM", *sizes, bias, batch_first, dropout, bidirectional, 0, device, dtype)
+
+    def forward(self, input: Tensor | PackedSequence, hx: _State | None = None) -> tuple[Any, _State]:
+        """Return `(output, (h_n, c_n))`: see the class."""
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, hx)
+        if input.dim() not in (2, 3):
+            raise ValueError(f"input: expected 2 or 3 dimensions, got {input.dim()}")
+        batched, batch_axis = input.dim() == 3, 0 if self.batch_first else 1
+        x = input if batched else input.unsqueeze(batch_axis)
+        if hx is not None:
+            _check_pair(hx)
+            if hx[0].dim() != input.dim() or hx[1].dim() != input.dim():
+                got = hx[0].dim(), hx[1].dim()
+                raise RuntimeError(f"hx: expected {input.dim()} dimensions, as the input has, got {got}")
+            hx = hx if batched else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+        self._check_call(x, hx, None)
+        output, state = self._run_layers(x.transpose(0, 1) if self.batch_first else x, hx, None)
+        if self.batch_first:
+            output = output.transpose(0, 1)
+        if batched:
+            return output, state
+        return output.squeeze(batch_axis), (state[0].squeeze(1), state[1].squeeze(1))
+
+    def _forward_packed(self, input: PackedSequence, hx: _State | None) -> tuple[PackedSequence, _State]:
+        """Run over rows as they are sorted in the packed data; their states are permuted, there and back."""
+        data, batch_sizes, order, back = input
+        self._check_call(data, hx, batch_sizes)
+        x, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))
+        y, state = self._run_layers(x, _permute(hx, order), lengths)
+        output = pack_padded_sequence(y, lengths).data
+        return PackedSequence(output, batch_sizes, order, back), _permute(state, back)
+
+    def _check_call(self, x: Tensor, hx: _State | None, batch_sizes: Tensor | None) -> None:
+        self.check_input(x, batch_sizes)
+        if hx is not None:
+            _check_pair(hx)
+            expected = self.get_expected_hidden_size(x, batch_sizes)
+            for index, state in enumerate(hx):
+                self.check_hidden_size(state, expected, f"hx[{index}]: expected size {{}}, got {{}}")
+        if batch_sizes is None and x.shape[1 if self.batch_first else 0] == 0:
+            raise RuntimeError(f"input: expected at least one time step, got shape {tuple(x.shape)}")
+
+    def _run_layers(self, x: Tensor, hx: _State | None, lengths: Tensor | None) -> tuple[Tensor, _State]:
+        """Return y [T,B,D*H] and the final states for x [T,B,I]."""
+        record, ways = torch.is_grad_enabled(), 2 if self.bidirectional else 1
+        states = [(None, None)] * len(self._all_weights) if hx is None else list(zip(*hx, strict=True))
+        h_n, c_n = [], []
+        for layer in range(self.num_layers):
+            ys = []
+            for way in range(ways):
+                k = layer * ways + way
+                weights = [getattr(self, name) for name in self._all_weights[k]]
+                if not self.bias:
+                    weights += [None, None]
+                y, h, c, _ = lstm(x, *states[k], *weights, lengths, way == 1, record)
+                ys.append(y)
+                h_n.append(h)
+                c_n.append(c)
+            x = ys[0] if ways == 1 else torch.cat(ys, 2)
+            if self.dropout and self.training and layer < self.num_layers - 1:
+                x = _drop(x, self.dropout, lengths)
+        return x, (_stack(h_n), _stack(c_n))
+
+
+class LSTMCell(nn.LSTMCell):
+    """`torch.nn.LSTMCell`, computed by lstmx: the same arguments, parameters, results and gradients.
+
+    A loop over a sequence's steps is much slower than `LSTM` over the sequence.
+
+    Args:
+        input_size: Width I of the input.
+        hidden_size: Width H of the hidden state.
+        bias: Whether there are biases.
+        device: None or the CPU.
+        dtype: None or `torch.float32`.
+
+    Call: `h_1, c_1 = cell(input, hx=None)`, with input `[B, I]` or `[I]`; hx None for zeros or a pair
+    (h_0, c_0), each `[B, H]` or `[H]`, as the results are.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTMCell.html.
+
+    Raises:
+        ValueError: Input or states of a wrong number of dimensions.
+        RuntimeError: Input or states of a wrong shape, or not float32 on the CPU.
+
+    Example:
+        >>> import torch, lstmx.torch
+        >>> h, c = lstmx.torch.LSTMCell(3, 8)(torch.zeros(4, 3))
+        >>> h.shape, c.shape
+        (torch.Size([4, 8]), torch.Size([4, 8]))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        _check_kind(device, dtype)
+        super().__init__(input_size, hidden_size, bias, device, dtype)
+
+    def forward(self, input: Tensor, hx: _State | None = None) -> _State:
+        """Return `(h_1, c_1)`: see the class."""
+        if hx is not None:
+            _check_pair(hx)
+        for name, tensor in zip(("input", "hx[0]", "hx[1]"), (input, *(hx or ())), strict=False):
+            if tensor.dim() not in (1, 2):
+                raise ValueError(f"{name}: expected 1 or 2 dimensions, got {tensor.dim()}")
+        x = input.reshape(1, -1, input.shape[-1])
+        if x.shape[2] != self.input_size:
+            raise RuntimeError(f"input: expected width {self.input_size}, got {x.shape[2]}")
+        shape = (*input.shape[:-1], self.hidden_size)
+        state = (x.shape[1], self.hidden_size)
+        for name, tensor in zip(("hx[0]", "hx[1]"), hx or (), strict=False):
+            if tensor.shape != shape:
+                raise RuntimeError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
+        h_0, c_0 = (None, None) if hx is None else (hx[0].reshape(state), hx[1].reshape(state))
+        weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+        _, h_1, c_1, _ = lstm(x, h_0, c_0, *weights, None, False, torch.is_grad_enabled())
+        return h_1.reshape(shape), c_1.reshape(shape)
+
+
+def _check_kind(device: Any, dtype: torch.dtype | None) -> None:
+    device = torch.get_default_device() if device is None else torch.device(device)
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if device.type != "cpu":
+        raise ValueError(f"device: expected cpu, got {device}")
+    if dtype != torch.float32:
+        raise ValueError(f"dtype: expected torch.float32, got {dtype}")
+
+
+def _check_pair(hx: Any) -> None:
+    if not isinstance(hx, (tuple, list)):
+        raise TypeError(f"hx: expected a pair (h_0, c_0), got {type(hx).__name__}")
+    if len(hx) != 2:
+        raise RuntimeError(f"hx: expected a pair (h_0, c_0), got {len(hx)} items")
+
+
+def _stack(states: list[Tensor]) -> Tensor:
+    return torch.stack(states) if len(states) > 1 else states[0].unsqueeze(0)  # a single one without a copy
+
+
+def _permute(hx: Any, order: Tensor | None) -> Any:
+    """The states [L*D,B,H] with their rows in another order."""
+    return hx if hx is None or order is None else tuple(state.index_select(1, order) for state in hx)
+
+
+def _drop(y: Tensor, p: float, lengths: Tensor | None) -> Tensor:
+    """Dropout that draws as PyTorch's does: for the steps that there are, in the order of packed data."""
+    if lengths is None:
+        return nn.functional.dropout(y, p)
+    packed = pack_padded_sequence(y, lengths)
+    return pad_packed_sequence(PackedSequence(nn.functional.dropout(packed.data, p), packed.batch_sizes))[0]

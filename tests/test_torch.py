@@ -1,0 +1,663 @@
+"""lstmx.torch beside PyTorch's own modules: results, gradients, compilers, copies, conversions, refusals.
+
+What is compared are float32 results of two libraries, by the tolerances that PyTorch has for its own
+(`torch.testing.assert_close`); how far the kernels are from the truth is tested in tests/kernels.
+"""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import importlib
+import pickle
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import lstmx
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence  # noqa: E402
+from torch.testing import assert_close  # noqa: E402
+
+import lstmx.torch  # noqa: E402
+
+STEPS, BATCH, INPUTS, HIDDEN = 5, 4, 3, 6
+LENGTHS = [3, 5, 1, 3]
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers(seed):
+    torch.manual_seed(seed)
+
+
+def twins(*args, module="LSTM", **kwargs):
+    """PyTorch's module and ours, made from the same seed."""
+    state = torch.get_rng_state()
+    made = []
+    for package in (nn, lstmx.torch):
+        torch.set_rng_state(state)
+        made.append(getattr(package, module)(*args, **kwargs))
+    return made
+
+
+def flat(result):
+    """The tensors of nested tuples, packed sequences included."""
+    if isinstance(result, torch.Tensor):
+        return [result]
+    return [t for part in result if part is not None for t in flat(part)]
+
+
+def results_and_gradients(module, x, hx=None, packing=None):
+    """Outputs, then the gradients by x, hx and all parameters of a sum with fixed random weights."""
+    x = x.detach().clone().requires_grad_()
+    hx = None if hx is None else tuple(h.detach().clone().requires_grad_() for h in hx)
+    result = module(x if packing is None else packing(x), hx)
+    outputs = flat(result)
+    generator = torch.Generator().manual_seed(1)
+    loss = sum(
+        (t * torch.randn(t.shape, generator=generator)).sum() for t in outputs if t.is_floating_point()
+    )
+    leaves = [x, *(hx or ()), *module.parameters()]
+    return [*outputs, *torch.autograd.grad(loss, leaves)]
+
+
+def make_input(batch_first=False, unbatched=False):
+    if unbatched:
+        return torch.randn(STEPS, INPUTS)
+    return torch.randn((BATCH, STEPS, INPUTS) if batch_first else (STEPS, BATCH, INPUTS))
+
+
+def make_states(module, rows=(BATCH,)):
+    ways = module.num_layers * (2 if module.bidirectional else 1)
+    return tuple(torch.randn(ways, *rows, module.hidden_size) for _ in range(2))
+
+
+ways = pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "both_ways"])
+layers = pytest.mark.parametrize("num_layers", [1, 2])
+
+
+class TestLSTM:
+    @layers
+    @ways
+    @pytest.mark.parametrize("batch_first", [False, True], ids=["time_first", "batch_first"])
+    @pytest.mark.parametrize("bias", [False, True], ids=["no_bias", "bias"])
+    @pytest.mark.parametrize("states", [False, True], ids=["zeros", "states"])
+    @pytest.mark.parametrize("kind", ["batch", "unbatched", "packed", "packed_sorted"])
+    def test_agrees_with_pytorch(self, num_layers, bidirectional, batch_first, bias, states, kind):
+        theirs, ours = twins(INPUTS, HIDDEN, num_layers, bias, batch_first, bidirectional=bidirectional)
+        x = make_input(batch_first, kind == "unbatched")
+        packing = None
+        if kind.startswith("packed"):
+            in_order = kind == "packed_sorted"
+            lengths = sorted(LENGTHS, reverse=True) if in_order else LENGTHS
+
+            def packing(x):
+                return pack_padded_sequence(x, lengths, batch_first, enforce_sorted=in_order)
+
+        hx = make_states(ours, () if kind == "unbatched" else (BATCH,)) if states else None
+        expected = results_and_gradients(theirs, x, hx, packing)
+        got = results_and_gradients(ours, x, hx, packing)
+        assert len(got) == len(expected)
+        for mine, true in zip(got, expected, strict=True):
+            assert_close(mine, true)
+        assert got[0].stride() == expected[0].stride()
+
+    @layers
+    @pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
+    def test_drops_what_pytorch_drops(self, num_layers, packed):
+        theirs, ours = twins(INPUTS, HIDDEN, num_layers + 1, dropout=0.4, bidirectional=True)
+        x = make_input()
+
+        def packing(x):
+            return pack_padded_sequence(x, LENGTHS, enforce_sorted=False)
+
+        for training in (True, False):
+            pair = []
+            for module in (theirs, ours):
+                torch.manual_seed(3)
+                module.train(training)
+                pair.append(results_and_gradients(module, x, packing=packing if packed else None))
+            for mine, true in zip(pair[1], pair[0], strict=True):
+                assert_close(mine, true)
+
+    def test_packed_rows_keep_their_order(self):
+        lstm = lstmx.torch.LSTM(INPUTS, HIDDEN)
+        packed = pack_padded_sequence(make_input(), LENGTHS, enforce_sorted=False)
+        output, _ = lstm(packed)
+        assert isinstance(output, PackedSequence)
+        for got, given in zip(output[1:], packed[1:], strict=True):
+            assert_close(got, given)
+
+    def test_what_pytorch_ships_for_its_own(self):
+        pytest.importorskip("expecttest")
+        common = pytest.importorskip("torch.testing._internal.common_modules")
+        count = 0
+        for training in (False, True):
+            for sample in common.module_inputs_torch_nn_LSTM(
+                None, device="cpu", dtype=torch.float32, requires_grad=True, training=training
+            ):
+                options = sample.constructor_input.kwargs
+                if options["proj_size"]:
+                    continue
+                theirs, ours = twins(**options)
+                x, *hx = sample.forward_input.args
+                expected, got = (results_and_gradients(m, x, *hx) for m in (theirs, ours))
+                for mine, true in zip(got, expected, strict=True):
+                    assert_close(mine, true)
+                assert_close(ours(x, *hx), sample.reference_fn(ours, x, *hx))
+                count += 1
+        assert count == 32
+
+    @pytest.mark.parametrize("frozen", ["x", "h_0", "parameters"])
+    def test_gradients_of_a_part(self, frozen):
+        theirs, ours = twins(INPUTS, HIDDEN, 2)
+        x, (h_0, c_0) = make_input(), make_states(ours)
+        grads = []
+        for module in (theirs, ours):
+            leaves = {"x": x.clone(), "h_0": h_0.clone(), "c_0": c_0.clone()}
+            module.requires_grad_(frozen != "parameters")
+            for name, leaf in leaves.items():
+                leaf.requires_grad_(name != frozen)
+            module(leaves["x"], (leaves["h_0"], leaves["c_0"]))[1][1].sum().backward()
+            grads.append([t.grad for t in (*leaves.values(), *module.parameters())])
+        for mine, true in zip(grads[1], grads[0], strict=True):
+            assert (mine is None) == (true is None)
+            if true is not None:
+                assert_close(mine, true)
+
+    def test_backward_twice(self):
+        theirs, ours = twins(INPUTS, HIDDEN, bidirectional=True)
+        x, grads = make_input(), []
+        for module in (theirs, ours):
+            loss = module(x)[0].square().sum()
+            loss.backward(retain_graph=True)
+            loss.backward()
+            grads.append([p.grad for p in module.parameters()])
+        for mine, true in zip(grads[1], grads[0], strict=True):
+            assert_close(mine, true)
+
+    def test_saved_tensors_that_are_copied(self):
+        """Hooks that move what autograd saves lose the tape; the gradients stay."""
+        lstm, x = lstmx.torch.LSTM(INPUTS, HIDDEN), make_input()
+        expected = results_and_gradients(lstm, x)
+        with torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda t: t):
+            got = results_and_gradients(lstm, x)
+        for mine, true in zip(got, expected, strict=True):
+            assert_close(mine, true, rtol=0, atol=0)
+
+    def test_checkpointing(self):
+        from torch.utils.checkpoint import checkpoint
+
+        lstm, x = lstmx.torch.LSTM(INPUTS, HIDDEN), make_input()
+        expected = results_and_gradients(lstm, x)
+        got = results_and_gradients(_Call(lstm, lambda *a: checkpoint(lstm, *a, use_reentrant=False)), x)
+        for mine, true in zip(got, expected, strict=True):
+            assert_close(mine, true, rtol=0, atol=0)
+
+    def test_no_rows(self):
+        y, (h_n, c_n) = lstmx.torch.LSTM(INPUTS, HIDDEN)(torch.zeros(STEPS, 0, INPUTS))
+        assert (y.shape, h_n.shape, c_n.shape) == ((STEPS, 0, HIDDEN), (1, 0, HIDDEN), (1, 0, HIDDEN))
+
+    def test_a_changed_output_is_noticed(self):
+        y, _ = lstmx.torch.LSTM(INPUTS, HIDDEN)(make_input())
+        with torch.no_grad():
+            y.zero_()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+
+    def test_second_derivatives_are_refused(self):
+        lstm, x = lstmx.torch.LSTM(INPUTS, HIDDEN), make_input().requires_grad_()
+        (dx,) = torch.autograd.grad(lstm(x)[0].square().sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="differentiate twice"):
+            dx.sum().backward()
+
+    def test_under_autocast(self):
+        lstm, x = lstmx.torch.LSTM(INPUTS, HIDDEN), make_input()
+        with torch.autocast("cpu"):
+            y, _ = lstm(x.bfloat16())
+        assert y.dtype == torch.float32
+        assert_close(y, lstm(x.bfloat16().float())[0])
+
+    def test_memory_is_shared(self):
+        """A call allocates its results, for NumPy and PyTorch the same, and reads a strided x where it is."""
+        lstm, x = lstmx.torch.LSTM(256, 2, batch_first=True), torch.randn(20, 50, 256)
+        with torch.no_grad():
+            lstm(x)
+            tracemalloc.start()
+            try:
+                y, _ = lstm(x)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+        assert y.nbytes <= peak < x.nbytes / 4
+
+    def test_tapes_are_not_kept(self):
+        from lstmx.torch import operators
+
+        lstm, before = lstmx.torch.LSTM(INPUTS, HIDDEN), len(operators._tapes)
+        y, _ = lstm(make_input())
+        assert len(operators._tapes) == before + 1
+        del y, _
+        assert len(operators._tapes) == before
+
+
+WRITES = {
+    "in place": lambda p: p.detach().add_(1),
+    ".data in place": lambda p: p.data.add_(1),
+    ".data replaced": lambda p: setattr(p, "data", p.data + 1),
+    "through NumPy": lambda p: p.detach().numpy().__iadd__(1),
+}
+
+
+class TestParameters:
+    @layers
+    @ways
+    @pytest.mark.parametrize("bias", [False, True])
+    def test_are_pytorchs(self, num_layers, bidirectional, bias):
+        theirs, ours = twins(INPUTS, HIDDEN, num_layers, bias, bidirectional=bidirectional)
+        assert repr(ours) == repr(theirs)
+        pairs = list(zip(theirs.state_dict().items(), ours.state_dict().items(), strict=True))
+        for (name, true), (mine, value) in pairs:
+            assert mine == name
+            assert torch.equal(value, true)
+        for source, target in ((ours, theirs), (theirs, ours)):
+            with torch.no_grad():
+                for p in source.parameters():
+                    p.add_(1)
+            target.load_state_dict(source.state_dict())
+            assert all(map(torch.equal, target.parameters(), source.parameters()))
+
+    @pytest.mark.parametrize("write", WRITES)
+    @pytest.mark.parametrize("calls", [1, 2, 3])
+    def test_packed_weights_are_never_stale(self, write, calls):
+        theirs, ours = twins(INPUTS, HIDDEN)
+        x = make_input()
+        for k, _ in enumerate(ours.parameters()):
+            for _ in range(calls):
+                assert_close(ours(x), theirs(x))
+            for module in (theirs, ours):
+                WRITES[write](list(module.parameters())[k])
+            assert_close(ours(x), theirs(x))
+
+    @pytest.mark.parametrize("kind", ["foreach", "fused"])
+    def test_optimizers_make_nothing_stale(self, kind):
+        """Fused ones leave a parameter's version as it was."""
+        theirs, ours = twins(INPUTS, HIDDEN)
+        optimizers = [torch.optim.SGD(m.parameters(), lr=0.5, **{kind: True}) for m in (theirs, ours)]
+        x = make_input()
+        for _ in range(4):
+            assert_close(ours(x), theirs(x))
+            for module, optimizer in zip((theirs, ours), optimizers, strict=True):
+                optimizer.zero_grad()
+                module(x)[0].square().mean().backward()
+                optimizer.step()
+
+    def test_in_inference_mode(self):
+        with torch.inference_mode():
+            theirs, ours = twins(INPUTS, HIDDEN)
+            x = make_input()
+            for _ in range(4):
+                assert_close(ours(x), theirs(x))
+                for module in (theirs, ours):
+                    module.weight_hh_l0.add_(0.1)
+
+    def test_functional_call(self):
+        theirs, ours = twins(INPUTS, HIDDEN)
+        weights = {n: torch.randn_like(p) for n, p in ours.named_parameters()}
+        x = make_input()
+        expected, got = (torch.func.functional_call(m, weights, (x,)) for m in (theirs, ours))
+        assert_close(got, expected)
+
+    def test_shared_weights_of_two_shapes(self):
+        """Weights in the place of others, of another width, get a plan of their own."""
+        ours = lstmx.torch.LSTM(INPUTS, HIDDEN)
+        ours(make_input())
+        theirs = nn.LSTM(INPUTS + 1, HIDDEN)
+        ours.input_size += 1
+        for mine, true in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.data = true.data.clone()
+        x = torch.randn(STEPS, BATCH, INPUTS + 1)
+        assert_close(ours(x), theirs(x))
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+    @pytest.mark.parametrize("module", ["LSTM", "LSTMCell"])
+    def test_copies(self, copied, module):
+        original = getattr(lstmx.torch, module)(INPUTS, HIDDEN)
+        x = torch.randn(BATCH, INPUTS)
+        before = original(x)
+        other = copied(original)
+        assert type(other) is type(original)
+        assert_close(other(x), before)
+        with torch.no_grad():
+            for p in other.parameters():
+                p.add_(1)
+        assert_close(original(x), before)
+        assert not torch.equal(other(x)[0], before[0])
+
+
+class TestLSTMCell:
+    @pytest.mark.parametrize("bias", [False, True])
+    @pytest.mark.parametrize("rows", [(), (BATCH,)], ids=["unbatched", "batch"])
+    @pytest.mark.parametrize("states", [False, True])
+    def test_agrees_with_pytorch(self, bias, rows, states):
+        theirs, ours = twins(INPUTS, HIDDEN, bias, module="LSTMCell")
+        assert repr(ours) == repr(theirs)
+        x = torch.randn(*rows, INPUTS)
+        hx = (torch.randn(*rows, HIDDEN), torch.randn(*rows, HIDDEN)) if states else None
+        expected, got = (results_and_gradients(m, x, hx) for m in (theirs, ours))
+        for mine, true in zip(got, expected, strict=True):
+            assert_close(mine, true)
+
+    def test_over_a_sequence(self):
+        cell, lstm = lstmx.torch.LSTMCell(INPUTS, HIDDEN), lstmx.torch.LSTM(INPUTS, HIDDEN)
+        lstm.load_state_dict({f"{name}_l0": p for name, p in cell.state_dict().items()})
+        x, hx, hidden = make_input(), None, []
+        for step in x:
+            hx = cell(step, hx)
+            hidden.append(hx[0])
+        y, (_, c_n) = lstm(x)
+        assert_close(torch.stack(hidden), y, rtol=0, atol=0)
+        assert_close(hx[1], c_n[0], rtol=0, atol=0)
+
+
+class TestCompilers:
+    @pytest.fixture(autouse=True)
+    def _nothing_compiled_before(self):
+        torch.compiler.reset()
+
+    @pytest.mark.parametrize("bias", [False, True])
+    @pytest.mark.parametrize("states", [False, True])
+    @pytest.mark.parametrize("lengths", [None, LENGTHS])
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_operator(self, bias, states, lengths, reverse):
+        def leaf(*shape):
+            return torch.randn(*shape, requires_grad=True)
+
+        state = (leaf(BATCH, HIDDEN), leaf(BATCH, HIDDEN)) if states else (None, None)
+        biases = (leaf(4 * HIDDEN), leaf(4 * HIDDEN)) if bias else (None, None)
+        weights = leaf(4 * HIDDEN, INPUTS), leaf(4 * HIDDEN, HIDDEN), *biases
+        lengths = None if lengths is None else torch.tensor(lengths)
+        arguments = leaf(STEPS, BATCH, INPUTS), *state, *weights, lengths, reverse
+        torch.library.opcheck(torch.ops.lstmx.lstm, (*arguments, True))
+        with torch.no_grad():
+            torch.library.opcheck(torch.ops.lstmx.lstm, (*arguments, False))
+
+    @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+    @pytest.mark.parametrize("batch_first", [False, True])
+    def test_compile(self, backend, batch_first):
+        lstm = lstmx.torch.LSTM(INPUTS, HIDDEN, 2, batch_first=batch_first, bidirectional=True)
+        compiled = torch.compile(lstm, fullgraph=True, backend=backend)
+        x, hx = make_input(batch_first), make_states(lstm)
+        for case in ((x,), (x, hx), (make_input(unbatched=True),)):
+            expected = results_and_gradients(lstm, *case)
+            got = results_and_gradients(_Call(lstm, compiled), *case)
+            for mine, true in zip(got, expected, strict=True):
+                assert_close(mine, true)
+            with torch.no_grad():
+                assert_close(compiled(*case), lstm(*case))
+
+    def test_compiled_training_sees_new_weights(self):
+        lstm = lstmx.torch.LSTM(INPUTS, HIDDEN)
+        compiled = torch.compile(lstm, fullgraph=True, backend="aot_eager")
+        optimizer = torch.optim.SGD(lstm.parameters(), lr=1.0)
+        for _ in range(3):
+            x = make_input()
+            y, _ = compiled(x)
+            assert_close(y, lstm(x)[0])
+            optimizer.zero_grad()
+            y.square().sum().backward()
+            optimizer.step()
+
+    @ways
+    def test_export(self, bidirectional):
+        lstm = lstmx.torch.LSTM(INPUTS, HIDDEN, 2, bidirectional=bidirectional).eval()
+        dynamic = {"input": {0: torch.export.Dim("steps", min=2), 1: torch.export.Dim("batch", min=2)}}
+        program = torch.export.export(lstm, (make_input(),), dynamic_shapes=dynamic)
+        x = torch.randn(STEPS + 4, BATCH + 3, INPUTS)
+        assert_close(program.module()(x), lstm(x))
+
+
+class _Call(nn.Module):
+    """The parameters of a module, called in another way."""
+
+    def __init__(self, module, call):
+        super().__init__()
+        self.module, self.call = module, call
+
+    def forward(self, x, hx=None):
+        return self.call(x) if hx is None else self.call(x, hx)
+
+
+class TestConvert:
+    def test_changes_what_it_can(self):
+        model = nn.ModuleDict(
+            {
+                "plain": nn.LSTM(INPUTS, HIDDEN, 2, bidirectional=True),
+                "deep": nn.ModuleList([nn.LSTM(INPUTS, HIDDEN, batch_first=True)]),
+                "projected": nn.LSTM(INPUTS, HIDDEN, proj_size=2),
+                "float64": nn.LSTM(INPUTS, HIDDEN, dtype=torch.float64),
+                "elsewhere": nn.LSTM(INPUTS, HIDDEN, device="meta"),
+                "derived": type("Derived", (nn.LSTM,), {})(INPUTS, HIDDEN),
+                "other": nn.GRU(INPUTS, HIDDEN),
+            }
+        )
+        kinds = {name: type(module) for name, module in model.named_modules()}
+        parameters = list(map(id, model.parameters()))
+        calls = []
+        model["plain"].register_forward_hook(lambda *_: calls.append(1))
+        x = make_input()
+        expected = model["plain"](x)
+
+        names = lstmx.torch.convert(model)
+
+        assert names == ["plain", "deep.0"]
+        for name, module in model.named_modules():
+            assert type(module) is (lstmx.torch.LSTM if name in names else kinds[name])
+        assert list(map(id, model.parameters())) == parameters
+        assert_close(model["plain"](x), expected)
+        assert len(calls) == 2
+        assert lstmx.torch.convert(model) == []
+        assert_close(copy.deepcopy(model)["plain"](x), expected)
+        assert_close(pickle.loads(pickle.dumps(model["deep"]))[0](x), model["deep"][0](x))
+
+    def test_of_an_lstm_itself(self):
+        lstm = nn.LSTM(INPUTS, HIDDEN)
+        assert lstmx.torch.convert(lstm) == [""]
+        assert type(lstm) is lstmx.torch.LSTM
+
+    def test_trains_on_with_the_same_optimizer(self):
+        theirs = nn.LSTM(INPUTS, HIDDEN)
+        ours = copy.deepcopy(theirs)
+        optimizers = [torch.optim.Adam(m.parameters(), lr=0.1) for m in (theirs, ours)]
+        lstmx.torch.convert(ours)
+        for _ in range(5):
+            x = make_input()
+            for module, optimizer in zip((theirs, ours), optimizers, strict=True):
+                optimizer.zero_grad()
+                (module(x)[0] - 1).square().sum().backward()
+                optimizer.step()
+        for mine, true in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert_close(mine, true, rtol=1e-4, atol=1e-4)
+
+    def test_refuses_what_is_no_module(self):
+        with pytest.raises(TypeError, match=r"module: expected a torch\.nn\.Module, got dict"):
+            lstmx.torch.convert({})
+
+
+class TestFromTorch:
+    @layers
+    @ways
+    @pytest.mark.parametrize("bias", [False, True])
+    @pytest.mark.parametrize("package", [nn, lstmx.torch], ids=["nn", "lstmx"])
+    def test_lstm(self, num_layers, bidirectional, bias, package):
+        module = package.LSTM(INPUTS, HIDDEN, num_layers, bias, True, bidirectional=bidirectional)
+        layer = lstmx.torch.from_torch(module)
+        x = make_input(batch_first=True)
+        for mine, true in zip(flat_arrays(layer(x.numpy())), flat(module(x)), strict=True):
+            assert_close(torch.from_numpy(mine), true.detach())
+
+    @pytest.mark.parametrize("container", [nn.Sequential, lambda *m: nn.ModuleList(m), lambda *m: list(m)])
+    def test_models(self, container):
+        modules = (
+            nn.Linear(INPUTS, 4),
+            nn.LSTM(4, HIDDEN, 2, batch_first=True, dropout=0.5),
+            nn.Dropout(0.3),
+            nn.Linear(HIDDEN, 2, bias=False),
+        )
+        model = lstmx.torch.from_torch(container(*modules))
+        assert isinstance(model, lstmx.Sequential)
+        assert (model[1].dropout, model[2].p) == (0.5, 0.3)
+        assert model.batch_first
+        x = expected = make_input(batch_first=True)
+        for module in modules:
+            expected = module.eval()(expected)
+            expected = expected[0] if isinstance(module, nn.LSTM) else expected
+        assert_close(torch.from_numpy(model(x.numpy())[0]), expected.detach())
+
+    def test_weights_are_a_copy_as_float32(self):
+        module = nn.Linear(2, 1, dtype=torch.bfloat16)
+        layer = lstmx.torch.from_torch(module)
+        before = layer.params["weight"].copy()
+        np.testing.assert_array_equal(before, module.weight.detach().float().numpy())
+        nn.init.zeros_(module.weight)
+        np.testing.assert_array_equal(layer.params["weight"], before)
+
+    @pytest.mark.filterwarnings("ignore:dropout option")
+    def test_dropout_of_one_layer_is_none(self):
+        assert lstmx.torch.from_torch(nn.LSTM(INPUTS, HIDDEN, dropout=0.5)).dropout == 0
+
+    @pytest.mark.parametrize("module", [nn.GRU(2, 3), nn.Identity(), nn.Linear, None, [nn.ReLU()]])
+    def test_refuses_others_by_name(self, module):
+        culprit = module[0] if isinstance(module, list) else module
+        name = type(culprit).__name__
+        with pytest.raises(TypeError, match=rf"module: expected nn\.LSTM, .* got {name}$"):
+            lstmx.torch.from_torch(module)
+
+    def test_refuses_projections(self):
+        with pytest.raises(ValueError, match=r"proj_size: expected 0 .* got 2"):
+            lstmx.torch.from_torch(nn.LSTM(INPUTS, HIDDEN, proj_size=2))
+
+
+def flat_arrays(result):
+    y, state = result
+    return [y, *state]
+
+
+def zeros(*shape, dtype=None):
+    return torch.zeros(*shape, dtype=dtype)
+
+
+PACKED = pack_sequence([zeros(3, 3), zeros(2, 3)])
+
+CALLS = {
+    "1 axis": (zeros(3),),
+    "4 axes": (zeros(2, 2, 2, 3),),
+    "width": (zeros(5, 2, 4),),
+    "dtype": (zeros(5, 2, 3, dtype=torch.float64),),
+    "no steps": (zeros(0, 2, 3),),
+    "axes of states": (zeros(5, 2, 3), (zeros(2, 6), zeros(2, 6))),
+    "axes of states, unbatched": (zeros(5, 3), (zeros(1, 1, 6), zeros(1, 1, 6))),
+    "h_0": (zeros(5, 2, 3), (zeros(1, 3, 6), zeros(1, 2, 6))),
+    "c_0": (zeros(5, 2, 3), (zeros(1, 2, 6), zeros(1, 2, 5))),
+    "dtype of a state": (zeros(5, 2, 3), (zeros(1, 2, 6), zeros(1, 2, 6, dtype=torch.float64))),
+    "three states": (zeros(5, 2, 3), (zeros(1, 2, 6),) * 3),
+    "a tensor for states": (zeros(5, 2, 3), zeros(2, 1, 2, 6)),
+    "no tensor": (np.zeros((5, 2, 3), np.float32),),
+    "packed, states": (PACKED, (zeros(1, 3, 6), zeros(1, 3, 6))),
+    "packed, width": (pack_sequence([zeros(3, 4), zeros(2, 4)]),),
+}
+
+CELL_CALLS = {
+    "3 axes": (zeros(1, 1, 3),),
+    "width": (zeros(2, 4),),
+    "axes of a state": (zeros(2, 3), (zeros(2, 6), zeros(1, 2, 6))),
+    "h_0": (zeros(2, 3), (zeros(3, 6), zeros(2, 6))),
+    "c_0": (zeros(2, 3), (zeros(2, 6), zeros(2, 5))),
+    "one state": (zeros(2, 3), (zeros(2, 6),)),
+    "a tensor for states": (zeros(2, 3), zeros(2, 2, 6)),
+    "dtype": (zeros(2, 3, dtype=torch.float64),),
+}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("case", CALLS)
+    def test_of_calls_as_pytorchs(self, case):
+        assert_same_refusal(lambda package: package.LSTM(INPUTS, HIDDEN)(*CALLS[case]))
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"input_size": 0},
+            {"input_size": 3.0},
+            {"hidden_size": 0},
+            {"num_layers": 0},
+            {"bias": 1},
+            {"batch_first": None},
+            {"dropout": 2},
+            {"dropout": True},
+            {"proj_size": -1},
+            {"proj_size": 9},
+        ],
+        ids=str,
+    )
+    def test_of_arguments_as_pytorchs(self, arguments):
+        arguments = {"input_size": INPUTS, "hidden_size": HIDDEN} | arguments
+        assert_same_refusal(lambda package: package.LSTM(**arguments))
+
+    @pytest.mark.parametrize("case", CELL_CALLS)
+    def test_of_the_cells_calls_as_pytorchs(self, case):
+        assert_same_refusal(lambda package: package.LSTMCell(INPUTS, HIDDEN)(*CELL_CALLS[case]))
+
+    @pytest.mark.parametrize("module", ["LSTM", "LSTMCell"])
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"device": "meta"}, "device: expected cpu, got meta"),
+            ({"dtype": torch.float64}, r"dtype: expected torch\.float32, got torch\.float64"),
+        ],
+    )
+    def test_of_what_the_core_lacks(self, module, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            getattr(lstmx.torch, module)(INPUTS, HIDDEN, **arguments)
+
+    def test_of_projections(self):
+        with pytest.raises(ValueError, match=r"proj_size: expected 0 .* got 2"):
+            lstmx.torch.LSTM(INPUTS, HIDDEN, proj_size=2)
+
+    def test_of_a_module_made_double(self):
+        lstm = lstmx.torch.LSTM(INPUTS, HIDDEN).double()
+        with pytest.raises(RuntimeError, match=r"input: expected torch\.float32 on cpu, got torch\.float64"):
+            lstm(make_input().double())
+
+    def test_without_pytorch(self, monkeypatch):
+        real = builtins.__import__
+
+        def missing(name, *args, **kwargs):
+            if name == "torch":
+                raise ModuleNotFoundError("No module named 'torch'")
+            return real(name, *args, **kwargs)
+
+        monkeypatch.delitem(sys.modules, "lstmx.torch")
+        monkeypatch.setattr(builtins, "__import__", missing)
+        with pytest.raises(ImportError, match=r"lstmx\.torch: expected PyTorch .* No module named 'torch'"):
+            importlib.import_module("lstmx.torch")
+
+
+def assert_same_refusal(call):
+    with pytest.raises(Exception) as theirs:  # noqa: PT011 (whatever PyTorch raises)
+        call(nn)
+    with pytest.raises(theirs.type):
+        call(lstmx.torch)
+
+
+def test_import_lstmx_does_not_load_pytorch():
+    import subprocess
+
+    code = "import sys, lstmx; lstmx.LSTM(1, 1); print('torch' in sys.modules, 'torch' in dir(lstmx))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
