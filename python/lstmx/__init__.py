@@ -23,6 +23,7 @@ from lstmx._version import __version__
 
 if TYPE_CHECKING:
     from lstmx import callbacks, data, files, forecast, functional, losses, optim, plotting, reference
+    from lstmx import onnx as onnx
     from lstmx.files import load, save
     from lstmx.forecast import Forecaster
     from lstmx.history import History
@@ -74,9 +75,11 @@ _MODULE_OF = {
     "show_config": "targets",
 }
 
+_DOORS = ("onnx",)  # need a package of their own, so that `import *` must not load them
+
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in __all__ and name not in _DOORS:
         raise AttributeError(f"module 'lstmx' has no attribute {name!r}")
     module = importlib.import_module(f"lstmx.{_MODULE_OF.get(name, name)}")
     value = getattr(module, name) if name in _MODULE_OF else module

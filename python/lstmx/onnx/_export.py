@@ -191,7 +191,7 @@ class _Exporter:
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, dims))
 
     def _constant(self, name: str, array: NDArray[Any]) -> str:
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self._constants.append(numpy_helper.from_array(array.copy("C"), name))
         return name
 
     def _ints(self, name: str, values: Sequence[int]) -> str:

@@ -130,6 +130,9 @@ class _Node:
         self.op_type = proto.op_type
         self.outputs = list(proto.output)
         self.attributes = {item.name: _attribute(item) for item in proto.attribute}
+        unknown = [name for name in proto.input if name and name not in values]
+        if unknown:
+            raise ValueError(f"reads {unknown[0]!r}, which nothing here computes")
         self._inputs = [values[name] if name else None for name in proto.input]
 
     def __getitem__(self, index: int) -> _Value:
@@ -192,8 +195,6 @@ class _Importer:
                 )
             try:
                 results = operator(self, _Node(proto, self._values))
-            except KeyError as error:
-                raise ValueError(f"node {label}: reads {error}, an output that cannot be read") from None
             except (IndexError, OverflowError, TypeError, ValueError) as error:
                 raise ValueError(f"node {label}: {error}") from None
             self._values |= zip(proto.output, results, strict=False)
@@ -207,7 +208,7 @@ class _Importer:
     def _read_inputs(self) -> None:
         graph = self._graph
         for tensor in graph.initializer:
-            self._values[tensor.name] = numpy_helper.to_array(tensor)
+            self._values[tensor.name] = _to_array(tensor)
         inputs = [value for value in graph.input if value.name not in self._values]
         if not inputs:
             raise ValueError("inputs: expected at least one, got none")
@@ -344,7 +345,7 @@ class _Importer:
         time, batch = data.axes[layout][0], data.axes[1 - layout][0]
         if self._order not in (None, (time, batch)):
             raise ValueError(
-                f"X: expected time on the {time.name} of x as the LSTM before, got the batch there"
+                f"X: expected time on {self._order[0].name} of x as the LSTM before, got it on {time.name}"
             )
         self._order = (time, batch)
         return time, batch, layout == 1
@@ -583,7 +584,7 @@ class _Importer:
     def _constant(self, node: _Node) -> list[_Value]:
         ((name, value),) = node.attributes.items()
         if name == "value":
-            return [numpy_helper.to_array(value)]
+            return [_to_array(value)]
         if name not in ("value_int", "value_ints", "value_float", "value_floats"):
             raise ValueError(f"expected numbers, got {name}")
         return [np.array(value, np.int64 if name.startswith("value_int") else np.float32)]
@@ -608,7 +609,7 @@ class _Importer:
 
     def _zeros(self, node: _Node) -> list[_Value]:
         value = node.attributes.get("value")
-        if value is not None and numpy_helper.to_array(value).any():
+        if value is not None and _to_array(value).any():
             raise ValueError("value: expected 0, got something else")
         return [_Zeros()]
 
@@ -700,6 +701,13 @@ def _attribute(proto: onnx.AttributeProto) -> Any:
     if proto.type == onnx.AttributeProto.STRINGS:
         return [text.decode() for text in value]
     return value
+
+
+def _to_array(tensor: onnx.TensorProto) -> _Array:
+    try:
+        return numpy_helper.to_array(tensor)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"constant {tensor.name!r}: expected a tensor of numbers, got {error}") from None
 
 
 def _reorder(array: NDArray[np.float32]) -> NDArray[np.float32]:
