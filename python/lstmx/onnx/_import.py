@@ -195,7 +195,7 @@ class _Importer:
                 )
             try:
                 results = operator(self, _Node(proto, self._values))
-            except (IndexError, OverflowError, TypeError, ValueError) as error:
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
                 raise ValueError(f"node {label}: {error}") from None
             self._values |= zip(proto.output, results, strict=False)
         self._read_outputs()
@@ -329,6 +329,8 @@ class _Importer:
         activations = attributes.get("activations", expected)
         if [name.lower() for name in activations] != expected:
             raise ValueError(f"activations: expected Sigmoid, Tanh, Tanh, got {', '.join(activations)}")
+        if attributes.get("layout", 0) not in (0, 1):
+            raise ValueError(f"layout: expected 0 or 1, got {attributes['layout']}")
         if "clip" in attributes:
             raise ValueError(f"clip: expected none, got {attributes['clip']:g}")
         if attributes.get("input_forget", 0):
