@@ -23,6 +23,7 @@ from lstmx._version import __version__
 
 if TYPE_CHECKING:
     from lstmx import callbacks, data, files, forecast, functional, losses, optim, plotting, reference
+    from lstmx import onnx as onnx
     from lstmx.files import load, save
     from lstmx.forecast import Forecaster
     from lstmx.history import History
@@ -93,12 +94,11 @@ _MODULE_OF = {
     "show_config": "targets",
 }
 
-
-_NEEDS_MORE = {"torch"}  # parts that need another library: not in __all__, so that `import *` needs none
+_DOORS = ("onnx", "torch")  # parts that need another package, so that `import *` must not load them
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__ and name not in _NEEDS_MORE:
+    if name not in __all__ and name not in _DOORS:
         raise AttributeError(f"module 'lstmx' has no attribute {name!r}")
     module = importlib.import_module(f"lstmx.{_MODULE_OF.get(name, name)}")
     value = getattr(module, name) if name in _MODULE_OF else module

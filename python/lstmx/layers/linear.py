@@ -139,19 +139,21 @@ class Linear(Module):
         return self._compute(x, False)[0], None
 
     def _train(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None, Backward]:
-        x = np.ascontiguousarray(x)
-        y, tape = self._compute(x, True)
+        y, x, tape = self._compute(x, True)
         return y, None, _LinearBackward(self, x, tape)
 
-    def _compute(self, x: FloatArray, training: bool) -> tuple[FloatArray, _core.LinearTape | None]:
-        """Return y and the tape."""
+    def _compute(
+        self, x: FloatArray, training: bool
+    ) -> tuple[FloatArray, FloatArray, _core.LinearTape | None]:
+        """Return y, x as the plan read it, and the tape."""
         call = self._arena.version, *self._weights
         threads = _core.get_num_threads()
         made = self._plan.call(*call, x, training, threads)
         if made is None:
-            made = self._plan.call(*call, np.ascontiguousarray(x), training, threads)
+            x = np.ascontiguousarray(x)
+            made = self._plan.call(*call, x, training, threads)
             assert made is not None
-        return made
+        return made[0], x, made[1]
 
 
 class _LinearBackward(Backward):
