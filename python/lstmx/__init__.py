@@ -107,4 +107,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_NEEDS_MORE})
+    return sorted({*__all__, *_DOORS})
