@@ -37,10 +37,12 @@ def lstmx_side(case: dict[str, Any], threads: int) -> Job:
         def on_train_batch_end(self, batch: int, logs: Any) -> None:
             self.values.append(logs["loss"])
 
+    data = demo.stream()  # made beforehand, as the other side's batches are
+
     def job(*callbacks: lstmx.callbacks.Callback) -> None:
         model = demo.new_model(case["seed"])
         optimizer = lstmx.optim.Adam(lr=demo.LEARNING_RATE)
-        lstmx.Trainer(model, lstmx.losses.MSE(divisor="batch"), optimizer, callbacks).fit(demo.stream())
+        lstmx.Trainer(model, lstmx.losses.MSE(divisor="batch"), optimizer, callbacks).fit(data)
 
     costs = Costs()
     job(costs)
