@@ -571,6 +571,10 @@ def test_refuses_inputs_of_lstm(rng, load) -> None:
         rng, load, "initial_h: expected an input of the graph or zeros, got the input 'lengths'",
         inputs=("", "lengths"), open_inputs={"lengths": ["B"]},
     )  # fmt: skip
+    refused_lstm(
+        rng, load, "initial_c: expected another input than initial_h, got 'state' for both",
+        inputs=("", "state", "state"), open_inputs={"state": [1, "B", 5]},
+    )  # fmt: skip
     shape = r"expected float32 \[1, 20, \*\], got float32 \[1, 16, 3\]"
     refused_lstm(rng, load, f"W: {shape}", constants={"W": draw(rng, 1, 16, 3)})
     refused_lstm(rng, load, "expected 4 features, got 3", constants={"W": draw(rng, 1, 20, 4)})

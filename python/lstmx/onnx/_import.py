@@ -294,6 +294,8 @@ class _Importer:
             zeros = isinstance(value, _Zeros) or (isinstance(value, np.ndarray) and not value.any())
             if value is not None and not given and not zeros:
                 raise ValueError(f"{name}: expected an input of the graph or zeros, got {_describe(value)}")
+        if isinstance(node[5], _Given) and node[5] == node[6]:  # a layer's two states are two arrays
+            raise ValueError(f"initial_c: expected another input than initial_h, got {node[5].name!r} for both")
         params = {}
         for d, suffix in enumerate(("l0", "l0_reverse")[:directions]):
             params[f"weight_ih_{suffix}"] = _reorder(weight[d])
