@@ -294,8 +294,9 @@ class _Importer:
             zeros = isinstance(value, _Zeros) or (isinstance(value, np.ndarray) and not value.any())
             if value is not None and not given and not zeros:
                 raise ValueError(f"{name}: expected an input of the graph or zeros, got {_describe(value)}")
-        if isinstance(node[5], _Given) and node[5] == node[6]:  # a layer's two states are two arrays
-            raise ValueError(f"initial_c: expected another input than initial_h, got {node[5].name!r} for both")
+        h_0, c_0 = node[5], node[6]
+        if isinstance(h_0, _Given) and isinstance(c_0, _Given) and h_0 == c_0:
+            raise ValueError(f"initial_c: expected another input than initial_h, got {c_0.name!r} for both")
         params = {}
         for d, suffix in enumerate(("l0", "l0_reverse")[:directions]):
             params[f"weight_ih_{suffix}"] = _reorder(weight[d])
