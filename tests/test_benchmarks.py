@@ -363,11 +363,15 @@ def test_the_page_says_what_is_reached(tmp_path, monkeypatch):
         report, "read_results", lambda name: {"machine": machine, "rows": rows} if name == "lstm" else None
     )
     text = report.write().read_text()
-    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
+    table, missed = text.split("## What is missed")
+    lines = {line.split("|")[1].strip(): line for line in table.splitlines() if line.startswith("|")}
     assert "| 4 / 6 | aim |" in lines["sine"]
     assert "| 1.9 / 2.5 | yes |" in lines["small"]
     assert "| 1.05 / 1.25 | **no** |" in lines["medium"]
-    assert "Of 3 figures set for these rows, 2 are reached." in text
+    assert "Of 3 figures set for these rows, 2 are reached." in table
+    assert "| medium | inference |" in missed
+    assert "| 0.50 | 1.05 |" in missed
+    assert "sine" not in missed
 
 
 def test_rows_of_another_machine_are_not_kept(tmp_path, monkeypatch):
