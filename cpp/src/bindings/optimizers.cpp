@@ -1,4 +1,5 @@
 // Optimiser steps over a model's flat parameters: one call a step, a segment for each run of parameters with one decay.
+// Beside them the sums that training asks for at every step: the squared error, the norm of the gradients.
 #include <algorithm>
 #include <cmath>
 

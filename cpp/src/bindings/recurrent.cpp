@@ -1,6 +1,7 @@
 // LstmPlan and LstmTape: the recurrent layer for Python.
-#include <array>
 #include "../kernels/plan.h"
+
+#include <array>
 
 #include "arrays.h"
 
@@ -20,6 +21,18 @@ const std::int64_t* check_lengths(const Optional& lengths, Index T, Index B) {
   return values;
 }
 
+RecurrentWeights check_weights(Index I, Index H, const py::array& weight_ih, const py::array& weight_hh,
+                               const Optional& bias_ih, const Optional& bias_hh) {
+  return {dense_input("weight_ih", weight_ih, {4 * H, I}), dense_input("weight_hh", weight_hh, {4 * H, H}),
+          dense_input("bias_ih", bias_ih, {4 * H}), dense_input("bias_hh", bias_hh, {4 * H})};
+}
+
+RecurrentGradients check_gradients(Index I, Index H, const py::array& d_weight_ih, const py::array& d_weight_hh,
+                                   const Optional& d_bias_ih, const Optional& d_bias_hh) {
+  return {dense_output("d_weight_ih", d_weight_ih, {4 * H, I}), dense_output("d_weight_hh", d_weight_hh, {4 * H, H}),
+          dense_output("d_bias_ih", d_bias_ih, {4 * H}), dense_output("d_bias_hh", d_bias_hh, {4 * H})};
+}
+
 std::unique_ptr<RecurrentTape> forward(RecurrentPlan& plan, std::int64_t version, const py::array& weight_ih,
                                        const py::array& weight_hh, const Optional& bias_ih, const Optional& bias_hh,
                                        const py::array& x, const Optional& h_0, const Optional& c_0,
@@ -27,9 +40,7 @@ std::unique_ptr<RecurrentTape> forward(RecurrentPlan& plan, std::int64_t version
                                        const py::array& h_n, const py::array& c_n, bool training,
                                        Index checkpoint_steps, int threads) {
   const Index I = plan.input_size(), H = plan.hidden_size();
-  const RecurrentWeights weights{dense_input("weight_ih", weight_ih, {4 * H, I}),
-                                 dense_input("weight_hh", weight_hh, {4 * H, H}),
-                                 dense_input("bias_ih", bias_ih, {4 * H}), dense_input("bias_hh", bias_hh, {4 * H})};
+  const RecurrentWeights weights = check_weights(I, H, weight_ih, weight_hh, bias_ih, bias_hh);
   const Array in("x", x, 3, Access::read);
   const Index T = in.shape(0), B = in.shape(1);
   if (in.shape(2) != I) refuse("x", "shape (*, *, " + std::to_string(I) + ")");
@@ -69,9 +80,7 @@ py::object call_once(RecurrentPlan& plan, std::int64_t version, const py::array&
   const auto array = py::reinterpret_borrow<py::array>(x);
   const int time = batch_first ? 1 : 0, row = 1 - time;
   const Index T = array.shape(time), B = array.shape(row);
-  const RecurrentWeights weights{dense_input("weight_ih", weight_ih, {4 * H, I}),
-                                 dense_input("weight_hh", weight_hh, {4 * H, H}),
-                                 dense_input("bias_ih", bias_ih, {4 * H}), dense_input("bias_hh", bias_hh, {4 * H})};
+  const RecurrentWeights weights = check_weights(I, H, weight_ih, weight_hh, bias_ih, bias_hh);
   RecurrentCall call{};
   call.T = T;
   call.B = B;
@@ -124,9 +133,7 @@ py::object backward_once(RecurrentTape& tape, const py::array& x, const py::arra
   if (dy) args.dy = view("dy", *dy, H);
   args.dh_n = dense_input("dh_n", dh_n, {1, B, H});
   args.dc_n = dense_input("dc_n", dc_n, {1, B, H});
-  args.gradients = {dense_output("d_weight_ih", d_weight_ih, {4 * H, I}),
-                    dense_output("d_weight_hh", d_weight_hh, {4 * H, H}), dense_output("d_bias_ih", d_bias_ih, {4 * H}),
-                    dense_output("d_bias_hh", d_bias_hh, {4 * H})};
+  args.gradients = check_gradients(I, H, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh);
   args.threads = check_threads(threads);
   py::object dx = py::none(), dstate = py::none();
   if (need_dx) {
@@ -163,9 +170,7 @@ void backward(RecurrentTape& tape, const py::array& x, const py::array& y, const
   if (dx) args.dx = Array("dx", *dx, 3, Access::write).shaped({T, B, I}).mutable_view3();
   args.dh_0 = dense_output("dh_0", dh_0, {B, H});
   args.dc_0 = dense_output("dc_0", dc_0, {B, H});
-  args.gradients = {dense_output("d_weight_ih", d_weight_ih, {4 * H, I}),
-                    dense_output("d_weight_hh", d_weight_hh, {4 * H, H}), dense_output("d_bias_ih", d_bias_ih, {4 * H}),
-                    dense_output("d_bias_hh", d_bias_hh, {4 * H})};
+  args.gradients = check_gradients(I, H, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh);
   args.threads = check_threads(threads);
   const py::gil_scoped_release nogil;  // the arrays are held by the caller's frame
   tape.backward(args);

@@ -155,7 +155,7 @@ struct Backward : Layout<S, Cell_> {
     for (Index g = 0; g < groups.count; ++g) {
       const Index first = groups.first(g), vectors = groups.first(g + 1) - first;
       if (first < part.vectors.begin || first >= part.vectors.end) continue;
-      with_vectors(vectors, [&]<int V>() {
+      with_constant(vectors, [&]<int V>() {
         ProductTile tile;
         tile.lanes = W;
         gate_product<V>(k, k.u + first * W * G * H, begin, end, tile, [&](Index r, Index m) {
@@ -309,7 +309,7 @@ struct Backward : Layout<S, Cell_> {
     const Index I = k.a.size.I, H = k.a.size.H, first_row = k.a.schedule.first[begin];
     const Range share = team.share(k.a.schedule.first[end] - first_row);
     for_column_groups<S>(I, [&](Index first, Index vectors, Index lanes) {
-      with_vectors(vectors, [&]<int V>() {
+      with_constant(vectors, [&]<int V>() {
         ProductTile tile;
         tile.lanes = lanes;
         gate_product<V>(k, k.w + first * G * H, first_row + share.begin, first_row + share.end, tile,
@@ -348,7 +348,7 @@ struct Backward : Layout<S, Cell_> {
   }
 
   static float* panel_of(const Context& k, const Block& block, Index feature) {
-    return k.d_panel + G * block.unit * L::panel_rows(k.a.size.I, k.a.size.H) + feature * L::gates_of(block);
+    return k.d_panel + L::panel_of(block, k.a.size.I, k.a.size.H) + feature * L::gates_of(block);
   }
 
   static void clear_panels(const Context& k, const Team& team) {
@@ -408,7 +408,7 @@ struct Backward : Layout<S, Cell_> {
         } else if constexpr (L::most_quads == 1) {
           add.template operator()<L::quad_vectors>(QW, W);
         } else {
-          with_vectors(block.quads, [&]<int Q>() { add.template operator()<Q>(QW, k.a.size.rows * QW); });
+          with_constant(block.quads, [&]<int Q>() { add.template operator()<Q>(QW, k.a.size.rows * QW); });
         }
       });
     });
@@ -420,22 +420,16 @@ struct Backward : Layout<S, Cell_> {
     const Index I = a.size.I, H = a.size.H;
     team.barrier();  // they are shared out in another way than they were made
     Index item = 0;
-    L::for_blocks(H, {0, L::vectors(H)}, [&](const Block& block) {
-      const Index row = L::gates_of(block), width = block.quads == 0 ? W : 4;
-      for (Index u = 0; u < block.lanes; u += width) {
-        const Index lanes = block.lanes - u < width ? block.lanes - u : width;
-        for (int g = 0; g < G; ++g, ++item) {
-          if (item % team.size != team.index) continue;
-          const Index first = g * H + block.unit + u;
-          const float* panel = panel_of(k, block, 0) + L::lane_of(block, g, u);
-          add_transposed(panel, row, I, width, lanes, a.gradients.weight_ih + first * I);
-          add_transposed(panel + I * row, row, H, width, lanes, a.gradients.weight_hh + first * H);
-          for (Index l = 0; l < lanes; ++l) {
-            const float sum = panel[(I + H) * row + l];
-            if (a.gradients.bias_ih) a.gradients.bias_ih[first + l] += sum;
-            if (a.gradients.bias_hh) a.gradients.bias_hh[first + l] += sum;
-          }
-        }
+    L::for_gates(H, [&](const Block& block, Index lane, Index width, Index first, Index lanes) {
+      if (item++ % team.size != team.index) return;
+      const Index row = L::gates_of(block);
+      const float* panel = panel_of(k, block, 0) + lane;
+      add_transposed(panel, row, I, width, lanes, a.gradients.weight_ih + first * I);
+      add_transposed(panel + I * row, row, H, width, lanes, a.gradients.weight_hh + first * H);
+      for (Index l = 0; l < lanes; ++l) {
+        const float sum = panel[(I + H) * row + l];
+        if (a.gradients.bias_ih) a.gradients.bias_ih[first + l] += sum;
+        if (a.gradients.bias_hh) a.gradients.bias_hh[first + l] += sum;
       }
     });
   }

@@ -143,7 +143,7 @@ struct Forward : Layout<S, Cell_> {
     tile.operand[0].segment = 0;
     tile.operand[0].depth = I;
     tile.operand[0].count = 1;
-    tile.init = a.packed + G * block.unit * L::panel_rows(I, H);
+    tile.init = a.packed + L::panel_of(block, I, H);
     tile.goes_on = false;
     tile.panel = tile.init + V * W;
     tile.c_vector = vector ? vector : k.gate_rows * row;
@@ -183,7 +183,7 @@ struct Forward : Layout<S, Cell_> {
     // a tile of m rows from position p on, at a block; its rows are `units` units wide, and planes of so many units
     // follow each other
     const auto place = [&](const Block& block, Index units, Index p, Index m) {
-      const float* packed = a.packed + G * block.unit * L::panel_rows(I, H);
+      const float* packed = a.packed + L::panel_of(block, I, H);
       const Index gates_row = L::gates_of(block);
       float* gates = k.gates + G * block.unit * k.gate_rows + (row + p) * G * units;
       tile.panel = packed + gates_row + (k.hoisted ? I * gates_row : 0);
@@ -423,7 +423,7 @@ struct Forward : Layout<S, Cell_> {
     if constexpr (L::most_quads == 1) {
       body.template operator()<1>();
     } else {
-      with_vectors(quads, body);
+      with_constant(quads, body);
     }
   }
 

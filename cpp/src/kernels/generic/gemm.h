@@ -263,9 +263,10 @@ LSTMX_INLINE void run_outer(Index rows, const OuterTile& t) {
   if constexpr (M > 1) run_outer<S, V, packed, M - 1>(rows, t);
 }
 
+// body<n>() of a run-time n, 1 to 4: vectors, quads or columns
 template <class Body>
-LSTMX_INLINE void with_vectors(Index vectors, const Body& body) {
-  switch (vectors) {
+LSTMX_INLINE void with_constant(Index n, const Body& body) {
+  switch (n) {
     case 1:
       return body.template operator()<1>();
     case 2:

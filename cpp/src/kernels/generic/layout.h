@@ -110,23 +110,31 @@ struct Layout {
 
   // ---- packing
 
-  static void pack_forward(const RecurrentWeights& w, Index I, Index H, float* packed) {
+  // body(block, lane, width, first gate row, gate rows) for each gate of what lies side by side: `lane` is where it
+  // stands among the block's gates, `width` how many lanes it has there
+  template <class Body>
+  static void for_gates(Index H, const Body& body) {
     for_blocks(H, {0, vectors(H)}, [&](const Block& block) {
-      const Index row = gates_of(block);
       const Index width = block.quads == 0 ? W : 4;
       for (Index u = 0; u < block.lanes; u += width) {
         const Index lanes = block.lanes - u < width ? block.lanes - u : width;
-        for (int g = 0; g < G; ++g) {
-          const Index first = g * H + block.unit + u;
-          const Vec ih = w.bias_ih ? S::load_n(w.bias_ih + first, lanes) : S::set(0.0f);
-          const Vec hh = w.bias_hh ? S::load_n(w.bias_hh + first, lanes) : S::set(0.0f);
-          float* out = packed + lane_of(block, g, u);
-          store_lanes<S>(out, S::add(ih, hh), width);
-          pack_transposed<S>(w.weight_ih + first * I, I, I, lanes, width, out + row, row);
-          pack_transposed<S>(w.weight_hh + first * H, H, H, lanes, width, out + (1 + I) * row, row);
-        }
+        for (int g = 0; g < G; ++g) body(block, lane_of(block, g, u), width, g * H + block.unit + u, lanes);
       }
-      packed += panel_rows(I, H) * row;
+    });
+  }
+
+  // where the block's rows of a packed panel begin
+  static Index panel_of(const Block& block, Index I, Index H) { return G * block.unit * panel_rows(I, H); }
+
+  static void pack_forward(const RecurrentWeights& w, Index I, Index H, float* packed) {
+    for_gates(H, [&](const Block& block, Index lane, Index width, Index first, Index lanes) {
+      const Index row = gates_of(block);
+      float* out = packed + panel_of(block, I, H) + lane;
+      const Vec ih = w.bias_ih ? S::load_n(w.bias_ih + first, lanes) : S::set(0.0f);
+      const Vec hh = w.bias_hh ? S::load_n(w.bias_hh + first, lanes) : S::set(0.0f);
+      store_lanes<S>(out, S::add(ih, hh), width);
+      pack_transposed<S>(w.weight_ih + first * I, I, I, lanes, width, out + row, row);
+      pack_transposed<S>(w.weight_hh + first * H, H, H, lanes, width, out + (1 + I) * row, row);
     });
   }
 

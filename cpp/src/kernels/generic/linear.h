@@ -37,19 +37,11 @@ struct Linear {
   static void product(const float* a, Index a_row, Index depth, const float* packed, const float* init, float* c,
                       Index c_row, Index columns, Range share) {
     if (columns <= W / 4) {
-      switch (columns) {
-        case 1:
-          return narrow_product<1>(a, a_row, depth, packed, init, c, c_row, share);
-        case 2:
-          return narrow_product<2>(a, a_row, depth, packed, init, c, c_row, share);
-        case 3:
-          return narrow_product<3>(a, a_row, depth, packed, init, c, c_row, share);
-        default:
-          return narrow_product<4>(a, a_row, depth, packed, init, c, c_row, share);
-      }
+      return with_constant(columns,
+                           [&]<int n>() { narrow_product<n>(a, a_row, depth, packed, init, c, c_row, share); });
     }
     for_column_groups<S>(columns, [&](Index first, Index vectors, Index lanes) {
-      with_vectors(vectors, [&]<int V>() {
+      with_constant(vectors, [&]<int V>() {
         ProductTile tile;
         tile.operand[0].segment = 0;
         tile.operand[0].depth = depth;
@@ -128,7 +120,7 @@ struct Linear {
   static void weight_gradient(const LinearBackward& a, const float* const* dy, const float* x, Index count,
                               Range outs) {
     for_column_groups<S>(a.in, [&](Index first, Index vectors, Index lanes) {
-      with_vectors(vectors, [&]<int V>() {
+      with_constant(vectors, [&]<int V>() {
         for_tiles(outs.begin, outs.end, S::tile_rows[V], [&](Index o, Index m) {
           run_outer<S, V>(m,
                           {dy, o, nullptr, x + first, W, a.x_row, count, a.d_weight + o * a.in + first, a.in, lanes});
@@ -145,7 +137,7 @@ struct Linear {
                                          const Team& team) {
     const Range ins = team.share(a.in);
     for_column_groups<S>(a.out, [&](Index first, Index vectors, Index lanes) {
-      with_vectors(vectors, [&]<int V>() {
+      with_constant(vectors, [&]<int V>() {
         for_tiles(ins.begin, ins.end, S::tile_rows[V], [&](Index i, Index m) {
           float sums[S::tile_rows[V] * V * W] = {};
           run_outer<S, V>(m, {x, i, nullptr, dy + first, W, a.dy_row, count, sums, V * W, lanes});
@@ -159,8 +151,8 @@ struct Linear {
 
   static void bias_gradient(const LinearBackward& a, const float* dy, Index count) {
     for_column_groups<S>(a.out, [&](Index first, Index vectors, Index lanes) {
-      with_vectors(vectors,
-                   [&]<int V>() { add_column_sums<S, V>(dy + first, W, a.dy_row, count, a.d_bias + first, lanes); });
+      with_constant(vectors,
+                    [&]<int V>() { add_column_sums<S, V>(dy + first, W, a.dy_row, count, a.d_bias + first, lanes); });
     });
   }
 };
