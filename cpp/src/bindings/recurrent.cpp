@@ -116,7 +116,7 @@ py::object backward_once(RecurrentTape& tape, const py::array& x, const py::arra
                          const Optional& dy, const Optional& dh_n, const Optional& dc_n, bool batch_first, bool need_dx,
                          bool need_dstate, const py::array& d_weight_ih, const py::array& d_weight_hh,
                          const Optional& d_bias_ih, const Optional& d_bias_hh, int threads) {
-  const auto [T, B, I, H, rows] = tape.size();
+  const auto [T, B, I, H, P, rows, masked] = tape.size();
   const int time = batch_first ? 1 : 0, row = 1 - time;
   const auto shape = [&, T = T, B = B](Index last) {
     return batch_first ? std::array<Index, 3>{B, T, last} : std::array<Index, 3>{T, B, last};
@@ -159,7 +159,7 @@ void backward(RecurrentTape& tape, const py::array& x, const py::array& y, const
               const Optional& dh_n, const Optional& dc_n, const Optional& dx, const Optional& dh_0,
               const Optional& dc_0, const py::array& d_weight_ih, const py::array& d_weight_hh,
               const Optional& d_bias_ih, const Optional& d_bias_hh, int threads) {
-  const auto [T, B, I, H, rows] = tape.size();
+  const auto [T, B, I, H, P, rows, masked] = tape.size();
   RecurrentBackward args{};
   args.x = Array("x", x, 3, Access::read).shaped({T, B, I}).view3();
   args.y = Array("y", y, 3, Access::read).shaped({T, B, H}).view3();

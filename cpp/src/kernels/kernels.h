@@ -3,7 +3,8 @@
 // and defines no function.
 //
 // Legend
-//   T time steps, B batch rows, I input size, H hidden size, G gates of a cell (4: i f g o), N rows of a matrix.
+//   T time steps, B batch rows, I input size, H hidden size (of c), P size of h and y (H, or that of a projection),
+//   G gates of a cell (4: i f g o), R gates that have rows in a cell's weights (4, of a GRU 3), N rows of a matrix.
 //   W is the number of floats in a vector of the target; PW = G * W, the gates of W hidden units.
 //   All matrices are row-major float32. A View3 is [T,B,K] with free strides between steps and between rows, in
 //   floats, possibly negative; its last axis is contiguous.
@@ -35,24 +36,47 @@ struct View3 {
   Index step, row;
 };
 
-// The parameters of one layer and direction, PyTorch's shapes and gate order.
+// The parameters of one layer and direction, PyTorch's shapes and gate order. What a cell does not have is null.
 struct RecurrentWeights {
-  const float* weight_ih;  // [G*H, I]
-  const float* weight_hh;  // [G*H, H]
-  const float* bias_ih;    // [G*H] or null
-  const float* bias_hh;    // [G*H] or null
+  const float* weight_ih;  // [R*H, I]
+  const float* weight_hh;  // [R*H, P]
+  const float* bias_ih;    // [R*H] or null
+  const float* bias_hh;    // [R*H] or null
+  const float* weight_ch;  // [3*H] or null: peepholes, from c into i f o
+  const float* weight_hr;  // [P, H] or null: the projection
 };
 
+// Each is accumulated; null where the parameter is.
 struct RecurrentGradients {
-  float* weight_ih;  // [G*H, I], accumulated
-  float* weight_hh;  // [G*H, H], accumulated
-  float* bias_ih;    // [G*H] or null, accumulated
-  float* bias_hh;    // [G*H] or null, accumulated
+  float* weight_ih;
+  float* weight_hh;
+  float* bias_ih;
+  float* bias_hh;
+  float* weight_ch;
+  float* weight_hr;
 };
 
 struct RecurrentSizes {
-  Index T, B, I, H;
-  Index rows;  // of all steps together: T * B, or the sum of the lengths
+  Index T, B, I, H, P;
+  Index rows;   // of all steps together: T * B, or the sum of the lengths
+  bool masked;  // in training: whether h is masked before it enters weight_hh
+};
+
+// Functions that a cell may apply; alpha and beta as ONNX has them.
+enum class Function { sigmoid, tanh, relu, hard_sigmoid, affine, leaky_relu, scaled_tanh, softsign, elu };
+
+struct Activation {
+  Function function;
+  float alpha, beta;
+};
+
+// What the cell `variant` does beyond the plain one.
+struct VariantOptions {
+  bool coupled;     // f = 1 - i
+  bool peepholes;   // there is a weight_ch
+  float gate_clip;  // what functions are applied to is kept within +-gate_clip; infinity: not
+  float cell_clip;  // c is; infinity: not
+  Activation gate, candidate, output;
 };
 
 // Which rows are computed at which step. Positions are rows in descending order of length, so that those alive at a
@@ -66,19 +90,29 @@ struct Schedule {
   Index reset_step, reset_row;  // its strides, by row (not position)
 };
 
+// What only staged cells read (generic/staged_forward.h).
+struct StagedInputs {
+  const VariantOptions* options;  // of the cell `variant`
+  ConstView3 keep_h, keep_c;      // [T,B,H], 0 to 1: how much of the value before a unit keeps (zoneout); or data null
+  const float* h_mask;            // [B,P], training only: h times this enters weight_hh; or null
+};
+
 struct RecurrentForward {
   RecurrentSizes size;
   Schedule schedule;
   const float* packed;  // from pack_forward
   ConstView3 x;         // [T,B,I]
-  const float* h_0;     // [B,H] or null: zeros
+  const float* h_0;     // [B,P] or null: zeros
   const float* c_0;     // [B,H] or null: zeros
-  View3 y;              // [T,B,H]; zero beyond a row's length
-  float* h_n;           // [B,H]
+  View3 y;              // [T,B,P]; zero beyond a row's length
+  float* h_n;           // [B,P]
   float* c_n;           // [B,H]
+  View3 cells;          // [T,B,H], c after every step, zero beyond a row's length; data null: not wanted
+  View3 gates;          // [T,B,G*H], as the cell applied them, the same; only with a tape
   float* tape;          // tape_size floats, written for backward; null for inference
   float* work;          // forward_work_size floats
   int threads;
+  StagedInputs staged;
 };
 
 struct RecurrentBackward {
@@ -88,26 +122,28 @@ struct RecurrentBackward {
   ConstView3 x;         // as given to forward
   ConstView3 y;         // as forward wrote it
   const float* h_0;     // as given to forward
-  ConstView3 dy;        // [T,B,H]; data null: zeros
-  const float* dh_n;    // [B,H] or null: zeros
+  ConstView3 dy;        // [T,B,P]; data null: zeros
+  ConstView3 dcells;    // [T,B,H]; data null: zeros
+  const float* dh_n;    // [B,P] or null: zeros
   const float* dc_n;    // [B,H] or null: zeros
   View3 dx;             // [T,B,I]; data null: not wanted; zero beyond a row's length
-  float* dh_0;          // [B,H] or null: not wanted
+  float* dh_0;          // [B,P] or null: not wanted
   float* dc_0;          // [B,H] or null: not wanted
   RecurrentGradients gradients;
   float* tape;  // as forward filled it; the gates become their gradients
   float* work;  // backward_work_size floats
   int threads;
+  StagedInputs staged;  // as given to forward
 };
 
 struct CellKernels {
-  Index (*pack_forward_size)(Index I, Index H);
-  Index (*pack_backward_size)(Index I, Index H);
+  Index (*pack_forward_size)(Index I, Index H, Index P);
+  Index (*pack_backward_size)(Index I, Index H, Index P);
   Index (*tape_size)(const RecurrentSizes&);
   Index (*forward_work_size)(const RecurrentSizes&, int threads);
   Index (*backward_work_size)(const RecurrentSizes&);
-  void (*pack_forward)(const RecurrentWeights&, Index I, Index H, float* packed);
-  void (*pack_backward)(const RecurrentWeights&, Index I, Index H, float* packed);
+  void (*pack_forward)(const RecurrentWeights&, Index I, Index H, Index P, float* packed);
+  void (*pack_backward)(const RecurrentWeights&, Index I, Index H, Index P, float* packed);
   void (*forward)(const RecurrentForward&);
   void (*backward)(const RecurrentBackward&);
 };

@@ -66,16 +66,16 @@ std::unique_ptr<RecurrentTape> RecurrentPlan::forward(std::int64_t version, cons
   const TargetKernels& target = active_target();
   const CellKernels& kernels = kernels_of(target, cell_);
   Rows rows(call.T, call.B, call.lengths, call.resets, call.reset_step, call.reset_row);
-  const RecurrentSizes size{call.T, call.B, I_, H_, rows.count()};
-  const auto packed = forward_.get(target, version, kernels.pack_forward_size(I_, H_), *pool_,
-                                   [&](float* out) { kernels.pack_forward(weights, I_, H_, out); });
+  const RecurrentSizes size{call.T, call.B, I_, H_, H_, rows.count(), false};
+  const auto packed = forward_.get(target, version, kernels.pack_forward_size(I_, H_, H_), *pool_,
+                                   [&](float* out) { kernels.pack_forward(weights, I_, H_, H_, out); });
   if (!training) {
     run_forward(kernels, *packed, *pool_, size, rows.schedule(), call, nullptr);
     return nullptr;
   }
   std::unique_ptr<RecurrentTape> tape(new RecurrentTape(cell_, size, std::move(rows)));
-  tape->packed_backward_ = backward_.get(target, version, kernels.pack_backward_size(I_, H_), *pool_,
-                                         [&](float* out) { kernels.pack_backward(weights, I_, H_, out); });
+  tape->packed_backward_ = backward_.get(target, version, kernels.pack_backward_size(I_, H_, H_), *pool_,
+                                         [&](float* out) { kernels.pack_backward(weights, I_, H_, H_, out); });
   tape->pool_ = pool_;
   const Index k = call.checkpoint_steps;
   if (k == 0 || k >= call.T) {
@@ -106,7 +106,7 @@ std::unique_ptr<RecurrentTape> RecurrentPlan::forward(std::int64_t version, cons
     piece.c_0 = c;
     piece.h_n = end == call.T ? call.h_n : h.data();
     piece.c_n = end == call.T ? call.c_n : c + state;
-    run_forward(kernels, *packed, *pool_, {end - begin, call.B, I_, H_, part.count()}, part.schedule(), piece, nullptr);
+    run_forward(kernels, *packed, *pool_, {end - begin, call.B, I_, H_, H_, part.count(), false}, part.schedule(), piece, nullptr);
   }
   return tape;
 }
@@ -135,7 +135,7 @@ void RecurrentTape::backward(RecurrentBackward args) {
 // For each piece from the last: the forward pass once more, now with its gates, then backward through it.
 void RecurrentTape::backward_in_pieces(const RecurrentBackward& args) const {
   const CellKernels& kernels = kernels_of(*packed_backward_->target, cell_);
-  const auto [T, B, I, H, count] = size_;
+  const auto [T, B, I, H, P, count, masked] = size_;
   const Index k = checkpoint_steps_, state = B * H;
   const Buffer scratch = pool_->acquire(7 * state + k * state);
   float* h_0 = scratch.data();
@@ -150,7 +150,7 @@ void RecurrentTape::backward_in_pieces(const RecurrentBackward& args) const {
   for (Index begin = (T - 1) / k * k, turn = 0; begin >= 0; begin -= k, turn ^= 1) {
     const Index end = std::min(begin + k, T);
     const Rows rows = rows_.piece(begin, end);
-    const RecurrentSizes size{end - begin, B, I, H, rows.count()};
+    const RecurrentSizes size{end - begin, B, I, H, P, rows.count(), false};
     again.x = {args.x.data + begin * args.x.step, args.x.step, args.x.row};
     again.h_0 = args.h_0;
     if (begin > 0) {

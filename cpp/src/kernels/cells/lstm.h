@@ -8,7 +8,12 @@ template <class S>
 struct LstmCell {
   using Vec = typename S::Vec;
   using Act = Activations<S>;
+  static constexpr bool staged = false;
   static constexpr int gates = 4;  // i f g o
+  static constexpr Index ih_gate[gates] = {0, 1, 2, 3}, hh_gate[gates] = {0, 1, 2, 3};
+  static constexpr int unit_params = 0;
+
+  LSTMX_INLINE const float* unit_param(const RecurrentWeights&, int, Index) { return nullptr; }
 
   // R vectors of hidden units at once. gate: pre-activations in, activated gates out; c: the cell state, in place.
   template <int R>

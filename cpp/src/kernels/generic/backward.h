@@ -1,8 +1,8 @@
-// The backward pass of a pointwise cell through time, the mirror of forward.h.
+// The backward pass of a cell through time, the mirror of forward.h and staged_forward.h.
 //
-// Only the carry dh = dG U runs step by step. Time is cut into chunks, from the end: when a chunk's gates have become
+// Only the carry dh = dG U runs step by step, and with a projection V also d(o tanh(c)) = dh V. Time is cut into chunks, from the end: when a chunk's gates have become
 // their gradients, they are still in L2 for the products merged over its rows, dX = dG W (split over rows) and dW =
-// dG^T x, dU = dG^T h (split over tiles of the result). These are summed in the layout of the packed forward weights
+// dG^T x, dU = dG^T h, dV (split over tiles of the result). The first three are summed in the layout of the packed forward weights
 // and added to the parameters' gradients at the end.
 #pragma once
 
@@ -24,30 +24,44 @@ struct Backward : Layout<S, Cell_> {
     return steps < n.T ? steps : n.T;
   }
 
+  static Index chunk_rows(const RecurrentSizes& n) { return chunk_steps(n) * n.B; }
   static Index pointers_size(const RecurrentSizes& n) {
-    return (3 * chunk_steps(n) * n.B * L::pointer_floats + W - 1) / W * W;
+    return (4 * chunk_rows(n) * L::pointer_floats + W - 1) / W * W;
   }
 
+  // of the gradients of what the cell has for each unit, by row of a chunk, in the layout of the tape's cells
+  static Index plane_size(const RecurrentSizes& n) { return L::padded(n.H) * chunk_rows(n); }
+
   static Index work_size(const RecurrentSizes& n) {
-    const Index stride = L::vectors(n.H) * W;
-    return stride * (2 * n.B + 1) + G * stride * L::panel_rows(n.I, n.H) + 2 * pointers_size(n) +
-           (packs_features(n) ? row_block * (n.I + n.H) : 0);
+    const Index stride = L::vectors(n.H > n.P ? n.H : n.P) * W;
+    Index size = stride * (2 * n.B + 1) + G * L::vectors(n.H) * W * L::panel_rows(n.I, n.P) + 2 * pointers_size(n) +
+                 (packs_features(n) ? row_block * (n.I + n.P) : 0);
+    if (Cell::staged) size += stride * n.B + Cell::unit_params * (stride + plane_size(n));
+    if (n.P != n.H) size += stride * n.B + 2 * (chunk_rows(n) * stride);
+    return size;
   }
 
   // Where the rows of a chunk are; two are in turn, for a thread may be one chunk ahead of another.
   struct Rows {
-    const float **x, **h;
+    const float **x, **h, **dh;
     float** dx;
   };
 
   struct Context {
+    explicit Context(const RecurrentBackward& args) : a(args) {}
+
     const RecurrentBackward& a;
-    Index stride;            // H in whole vectors
-    float *gates, *cells;    // the tape
-    float *zeros, *dc, *dh;  // [stride], for each block [B][units], [B][stride] by position
-    float* d_panel;          // for each block [I+H+1][gates of the block]: x, h, bias
-    const float *u, *w;      // packed backward
-    float* features;         // of a block of rows, packed
+    Index stride;                 // H or P in whole vectors
+    float *gates, *cells;         // the tape
+    const float* masked;          // the tape's, by row [P]; or null
+    float *zeros, *dc, *dh;       // [stride], for each block [B][units], [B][stride] by position
+    float* d_panel;               // for each block [I+P+1][gates of the block]: x, h, bias
+    const float *u, *w;           // packed backward
+    const float *unit_params, *projection;
+    float* features;              // of a block of rows, packed
+    float* kept_dh;               // [B][stride]: of h before, other than through weight_hh
+    float *d_units, *planes;      // [unit_params][stride], [unit_params][plane_size]
+    float *d_outputs = nullptr, *dh_rows = nullptr, *outputs = nullptr;  // of a projection: [B][stride], by row of a chunk [stride]
     Rows rows[2];
   };
 
@@ -56,9 +70,11 @@ struct Backward : Layout<S, Cell_> {
     const Groups groups = Groups::of_columns(n.H, W);
     const Context k = make_context(a);
     L::set_zero(k.zeros, k.stride);
+    if constexpr (Cell::unit_params > 0) L::set_zero(k.d_units, Cell::unit_params * k.stride);
     parallel(L::team_size_of(n, a.threads, groups.count, 2.0), [&](const Team& team) {
       const Part part = L::part_of(n, a.schedule, team, groups);
       L::read_state(a.dc_n, a.schedule, part, n.H, k.dc, n.B);
+      if constexpr (Cell::staged) clear_kept(k, part);
       clear_panels(k, team);
       if (a.dx.data) clear_padding(k, team);
       const Index steps = chunk_steps(n);
@@ -66,38 +82,64 @@ struct Backward : Layout<S, Cell_> {
       for (Index end = n.T; end > 0; turn ^= 1) {
         const Index begin = end > steps ? end - steps : 0;
         for (Index t = end - 1; t >= begin; --t) {
-          step_back(k, t, part);
+          step_back(k, t, {begin, end}, part);
           if (part.meets) team.barrier();
         }
         find_rows(k, begin, end, k.rows[turn], team);
         team.barrier();
         if (a.dx.data) input_gradients(k, begin, end, k.rows[turn], team);
         weight_gradients(k, begin, end, k.rows[turn], team);
+        if constexpr (Cell::staged) {
+          other_gradients(k, begin, end, k.rows[turn], team);
+          team.barrier();  // the next chunk's rows go where this one's were
+        }
         end = begin;
       }
       initial_gradients(k, part);
       add_panels(k, team);
     });
+    if constexpr (Cell::unit_params > 0) add_units(k);
   }
 
   static Context make_context(const RecurrentBackward& a) {
     const RecurrentSizes& n = a.size;
-    const Index stride = L::vectors(n.H) * W;
-    float* zeros = a.work;
-    float* dc = zeros + stride;
-    float* dh = dc + stride * n.B;
-    float* d_panel = dh + stride * n.B;
-    float* pointers = d_panel + G * stride * L::panel_rows(n.I, n.H);
-    float* cells = a.tape + G * L::padded(n.H) * n.rows;
-    Context k{a, stride, a.tape, cells, zeros, dc, dh, d_panel, a.packed, a.packed + G * n.H * stride, nullptr, {}};
-    const Index most = chunk_steps(n) * n.B;
+    Context k(a);
+    k.stride = L::vectors(n.H > n.P ? n.H : n.P) * W;
+    float* next = a.work;
+    const auto take = [&next](Index size) {
+      float* taken = next;
+      next += size;
+      return taken;
+    };
+    k.gates = a.tape;
+    k.cells = a.tape + L::gates_floats(n);
+    k.masked = n.masked ? k.cells + L::cells_floats(n) : nullptr;
+    k.zeros = take(k.stride);
+    k.dc = take(k.stride * n.B);
+    k.dh = take(k.stride * n.B);
+    k.d_panel = take(G * L::vectors(n.H) * W * L::panel_rows(n.I, n.P));
+    k.u = a.packed;
+    k.w = a.packed + G * n.H * L::vectors(n.P) * W;
+    k.unit_params = a.packed + L::backward_panels(n.I, n.H, n.P);
+    k.projection = k.unit_params + L::unit_params_size(n.H);
+    const Index most = chunk_rows(n);
     for (Rows& rows : k.rows) {
-      rows.x = reinterpret_cast<const float**>(pointers);
+      rows.x = reinterpret_cast<const float**>(take(pointers_size(n)));
       rows.h = rows.x + most;
-      rows.dx = const_cast<float**>(rows.h + most);
-      pointers += pointers_size(n);
+      rows.dh = rows.h + most;
+      rows.dx = const_cast<float**>(rows.dh + most);
     }
-    k.features = pointers;
+    k.features = take(packs_features(n) ? row_block * (n.I + n.P) : 0);
+    if (Cell::staged) {
+      k.kept_dh = take(k.stride * n.B);
+      k.d_units = take(Cell::unit_params * k.stride);
+      k.planes = take(Cell::unit_params * plane_size(n));
+    }
+    if (n.P != n.H) {
+      k.d_outputs = take(k.stride * n.B);
+      k.dh_rows = take(most * k.stride);
+      k.outputs = take(most * k.stride);
+    }
     return k;
   }
 
@@ -149,9 +191,9 @@ struct Backward : Layout<S, Cell_> {
 
   // dh = dG U of step t, for the part's columns and its positions alive then
   static void carry_back(const Context& k, Index t, const Part& part) {
-    const Index H = k.a.size.H, first_row = k.a.schedule.first[t];
+    const Index H = k.a.size.H, P = k.a.size.P, first_row = k.a.schedule.first[t];
     const Index begin = first_row + part.positions.begin, end = begin + alive_in(k.a.schedule, t, part.positions);
-    const Groups groups = Groups::of_columns(H, W);
+    const Groups groups = Groups::of_columns(P, W);
     for (Index g = 0; g < groups.count; ++g) {
       const Index first = groups.first(g), vectors = groups.first(g + 1) - first;
       if (first < part.vectors.begin || first >= part.vectors.end) continue;
@@ -163,109 +205,185 @@ struct Backward : Layout<S, Cell_> {
         });
       });
     }
+    if constexpr (Cell::staged) finish_carry(k, t, part);
   }
 
-  static void step_back(const Context& k, Index t, const Part& part) {
+  // what of dh comes another way than unchanged from the product: through a mask, or past the cell
+  static void finish_carry(const Context& k, Index t, const Part& part) {
+    const StagedInputs& staged = k.a.staged;
+    const Index H = k.a.size.H, P = k.a.size.P, begin = part.positions.begin;
+    const Index end = begin + alive_in(k.a.schedule, t, part.positions);
+    for (Index p = begin; p < end; ++p) {
+      float* dh = k.dh + p * k.stride;
+      const float *mask = staged.h_mask + k.a.schedule.order[p] * P, *kept = k.kept_dh + p * k.stride;
+      if (k.masked) L::for_columns(part, H, P, [&](Index j) { dh[j] *= mask[j]; });
+      if (staged.keep_h.data) L::for_columns(part, H, P, [&](Index j) { dh[j] += kept[j]; });
+    }
+  }
+
+  static void clear_kept(const Context& k, const Part& part) {
+    for (Index p = part.positions.begin; p < part.positions.end; ++p)
+      L::write_columns(nullptr, part, k.a.size.H, k.a.size.P, k.kept_dh + p * k.stride);
+  }
+
+  // Where what a step reads is, by position.
+  struct Step {
+    const Context& k;
+    Index t, carried;  // positions below `carried` go on to the step after
+
+    // from the step after, or, at a row's last step, the final state's
+    const float* carried_dh(Index p) const {
+      const RecurrentBackward& a = k.a;
+      if (p >= carried) return a.dh_n ? a.dh_n + a.schedule.order[p] * a.size.P : k.zeros;
+      return is_reset(a.schedule, t + 1, p) ? k.zeros : k.dh + p * k.stride;
+    }
+    template <class View>
+    const float* row(const View& view, Index p) const {
+      return view.data ? view.data + t * view.step + k.a.schedule.order[p] * view.row : k.zeros;
+    }
+    const float* h_before(Index p) const {
+      const RecurrentBackward& a = k.a;
+      const Index b = a.schedule.order[p];
+      if (is_reset(a.schedule, t, p)) return k.zeros;
+      if (t > 0) return a.y.data + (t - 1) * a.y.step + b * a.y.row;
+      return a.h_0 ? a.h_0 + b * a.size.P : k.zeros;
+    }
+  };
+
+  // The rows that a piece reads; what is beyond its rows is zeros.
+  struct Sources {
+    const float *dh[R], *dy[R], *h[R];
+
+    void set(const Step& step, Index p, Index rows, int count) {
+      for (int i = 0; i < count; ++i) {
+        dh[i] = i < rows ? step.carried_dh(p + i) : step.k.zeros;
+        dy[i] = i < rows ? step.row(step.k.a.dy, p + i) : step.k.zeros;
+        h[i] = i < rows ? step.row(step.k.a.y, p + i) : step.k.zeros;
+      }
+    }
+  };
+
+  // `chunk`: its steps
+  static void step_back(const Context& k, Index t, const Range& chunk, const Part& part) {
     const RecurrentBackward& a = k.a;
     const Schedule& s = a.schedule;
-    const Index B = a.size.B, H = a.size.H, begin = part.positions.begin;
-    const Index end = begin + alive_in(s, t, part.positions);
-    if (end == begin) return;
+    const Index begin = part.positions.begin, count = alive_in(s, t, part.positions);
+    if (count == 0) return;
     const bool last = t + 1 == a.size.T;
     if (!last) carry_back(k, t + 1, part);
-    const Index carried = last ? begin : begin + alive_in(s, t + 1, part.positions);
-    const Index before = t == 0 ? 0 : B + s.first[t - 1];
-    // where a row's dh comes from: the step after, or, at its last step, the final state's gradient
-    const auto carried_dh = [&](Index p) -> const float* {
-      if (p >= carried) return a.dh_n ? a.dh_n + s.order[p] * H : k.zeros;
-      return is_reset(s, t + 1, p) ? k.zeros : k.dh + p * k.stride;
-    };
-    const auto given_dy = [&](Index p) {
-      return a.dy.data ? a.dy.data + t * a.dy.step + s.order[p] * a.dy.row : k.zeros;
-    };
-    const auto output = [&](Index p) { return a.y.data + t * a.y.step + s.order[p] * a.y.row; };
-    L::for_blocks(H, part.vectors, [&](const Block& block) {
-      float* gates = k.gates + G * block.unit * a.size.rows;
-      const float* cells = k.cells + block.unit * (B + a.size.rows);
-      float* dcs = k.dc + block.unit * B;
-      if (block.quads == 0) {
-        for (Index p = begin; p < end; ++p) {
-          const Vec dh = S::add(S::load(carried_dh(p) + block.unit), S::load(given_dy(p) + block.unit));
-          Vec dc = S::load(dcs + p * W);
-          cell_back<false>(gates + (s.first[t] + p) * PW, W, S::load(output(p) + block.unit),
-                           S::load(cells + (before + p) * W), dh, dc);
-          S::store(dcs + p * W, is_reset(s, t, p) ? S::set(0.0f) : dc);
-        }
-        return;
-      }
-      for (Index p = begin; p < end; p += R) {
-        const Index rows = end - p < R ? end - p : R;
-        QuadRows from;
-        for (Index r = 0; r < R; ++r) {  // a row more than there are reads zeros
-          from.dh[r] = r < rows ? carried_dh(p + r) : k.zeros;
-          from.dy[r] = r < rows ? given_dy(p + r) : k.zeros;
-          from.h[r] = r < rows ? output(p + r) : k.zeros;
-        }
-        for (Index q = 0; q < block.quads; ++q) {
-          const Index unit = block.unit + q * 4, lanes = H - unit < 4 ? H - unit : 4;
-          float* quad_gates = gates + q * a.size.rows * QW + (s.first[t] + p) * QW;
-          const float* c_prev = cells + q * (B + a.size.rows) * 4 + (before + p) * 4;
-          float* dc = dcs + q * B * 4 + p * 4;
-          if (rows == R) {
-            quads_back(quad_gates, W, from, unit, lanes, c_prev, dc);
-          } else {
-            quads_back(quad_gates, rows * 4, from, unit, lanes, c_prev, dc);
-          }
-          if (s.resets == nullptr) continue;
-          for (Index r = 0; r < rows; ++r)
-            if (is_reset(s, t, p + r)) L::set_zero(dc + r * 4, 4);
-        }
-      }
+    const Step step{k, t, last ? begin : begin + alive_in(s, t + 1, part.positions)};
+    if (a.size.P != a.size.H) project_back(k, step, chunk, begin, count);
+    const Index first_quad = a.size.H / W * W;
+    Sources sources;
+    L::for_pieces_of_step(a.size.H, part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
+      if (!quads || piece.unit == first_quad) sources.set(step, begin + r, piece.rows, quads ? R : 1);
+      cell_back(k, step, chunk, piece, begin + r, sources);
     });
   }
 
-  // Where R rows are read.
-  struct QuadRows {
-    const float *dh[R], *dy[R], *h[R];
-  };
-
-  // a quad of some rows, which are `together` units
-  LSTMX_INLINE void quads_back(float* gates, Index together, const QuadRows& from, Index unit, Index lanes,
-                               const float* c_prev, float* dc) {
-    const Vec dh = S::add(S::load_fours(from.dh, unit, lanes), S::load_fours(from.dy, unit, lanes));
-    Vec d = load_lanes<S>(dc, together);
-    cell_back<true>(gates, together, S::load_fours(from.h, unit, lanes), load_lanes<S>(c_prev, together), dh, d);
-    store_lanes<S>(dc, d, together);
-  }
-
-  // `together` units of gates, by gate, become their gradients, of quads by row; dc as in Cell::backward
+  // the cell's gates become their gradients, and dc that of c before
   template <bool quads>
-  LSTMX_INLINE void cell_back(float* gates, Index together, Vec h, Vec c_prev, Vec dh, Vec& dc) {
+  LSTMX_INLINE void cell_back(const Context& k, const Step& step, const Range& chunk, const Piece<S, quads>& piece, Index p,
+                              const Sources& from) {
+    const RecurrentBackward& a = k.a;
+    const Schedule& s = a.schedule;
+    constexpr Index units = quads ? 4 : W;
+    const Index B = a.size.B, rows = a.size.rows, t = step.t;
+    const bool projects = a.size.P != a.size.H;
+    // a row more than there are reads zeros
+    const auto gather = [&](const auto& row_of) {
+      const float* row[R];
+      for (Index i = 0; i < R; ++i) row[i] = i < piece.rows ? row_of(p + i) : k.zeros;
+      return piece.of_rows(row);
+    };
+    float* gates = k.gates + G * piece.unit * rows + (s.first[t] + p) * G * units;
+    const Index before = t == 0 ? 0 : B + s.first[t - 1];
+    const float* c_prev = k.cells + piece.unit * (B + rows) + (before + p) * units;
+    float* dcs = k.dc + piece.unit * B + p * units;
     Vec g[G];
     LSTMX_UNROLL
-    for (int j = 0; j < G; ++j) g[j] = load_lanes<S>(gates + j * together, together);
-    Cell::backward(g, h, c_prev, dh, dc);
+    for (int j = 0; j < G; ++j) g[j] = piece.load(gates + j * piece.size());
+    Vec dc = piece.load(dcs);
+    if (a.dcells.data) dc = S::add(dc, gather([&](Index q) { return step.row(a.dcells, q); }));
+    const Vec dh = projects ? gather([&](Index q) { return k.d_outputs + q * k.stride; })
+                            : S::add(piece.of_rows(from.dh), piece.of_rows(from.dy));
+    if constexpr (Cell::staged) {
+      const auto in = read_inputs<Cell>(
+          piece, c_prev, k.unit_params, L::vectors(a.size.H) * W, a.staged, k.zeros,
+          [&](const ConstView3& view, Index i) { return step.row(view, p + i); },
+          [&](Index i) { return step.h_before(p + i); });
+      Vec kept = S::set(0.0f), h = kept, d_param[Cell::unit_params ? Cell::unit_params : 1];
+      Cell::backward(a.staged.options, g, in, dh, dc, kept, d_param, h);
+      const Index row = s.first[t] - s.first[chunk.begin] + p, all = s.first[chunk.end] - s.first[chunk.begin];
+      const auto write_rows = [&](float* first, Vec v) {
+        float* to[R];
+        for (Index i = 0; i < R; ++i) to[i] = first + i * k.stride;
+        piece.to_rows(to, v);
+      };
+      if (in.keeps_h) write_rows(k.kept_dh + p * k.stride, kept);
+      if (projects) write_rows(k.outputs + row * k.stride, h);
+      if (Cell::has_unit_params(a.staged)) {
+        for (int e = 0; e < Cell::unit_params; ++e)
+          piece.store(k.planes + e * plane_size(a.size) + piece.unit * all + row * units, d_param[e]);
+      }
+    } else {
+      Cell::backward(g, piece.of_rows(from.h), piece.load(c_prev), dh, dc);
+    }
     if constexpr (quads) S::quads_of_gates(g);
     LSTMX_UNROLL
     for (int j = 0; j < G; ++j)
-      if (j * W < G * together) S::store(gates + j * W, g[j]);
+      if (!quads || j * W < G * piece.size()) S::store(gates + j * W, g[j]);
+    piece.store(dcs, dc);
+    if (s.resets == nullptr) return;
+    for (Index i = 0; i < piece.rows; ++i)
+      if (is_reset(s, t, p + i)) L::set_zero(dcs + i * units, units);
+  }
+
+  // dh of the projected h, kept for the gradient of the projection, and from it that of what was projected
+  static void project_back(const Context& k, const Step& step, const Range& chunk, Index begin, Index count) {
+    const RecurrentBackward& a = k.a;
+    const Index P = a.size.P;
+    float* rows = k.dh_rows + (a.schedule.first[step.t] - a.schedule.first[chunk.begin] + begin) * k.stride;
+    for (Index r = 0; r < count; ++r) {
+      const float *carried = step.carried_dh(begin + r), *dy = step.row(a.dy, begin + r);
+      for (Index j = 0; j < P; ++j) rows[r * k.stride + j] = carried[j] + dy[j];
+    }
+    for_column_groups<S>(a.size.H, [&](Index column, Index vectors, Index) {
+      with_constant(vectors, [&]<int V>() {
+        ProductTile tile;
+        tile.operand[0].segment = 0;
+        tile.operand[0].depth = P;
+        tile.operand[0].count = 1;
+        tile.init = nullptr;
+        tile.goes_on = false;
+        tile.panel = k.projection + column * P;
+        tile.c_vector = tile.lanes = W;
+        for_tiles(0, count, S::tile_rows[V], [&](Index r, Index m) {
+          for (Index i = 0; i < m; ++i) {
+            tile.operand[0].row[i] = rows + (r + i) * k.stride;
+            tile.c[i] = k.d_outputs + (begin + r + i) * k.stride + column;
+          }
+          run_product<S, V, S::tile_rows[V], 0>(m, tile);
+        });
+      });
+    });
   }
 
   static void initial_gradients(const Context& k, const Part& part) {
     const RecurrentBackward& a = k.a;
     const Schedule& s = a.schedule;
-    const Index H = a.size.H;
+    const Index H = a.size.H, P = a.size.P;
     if (a.dh_0 && a.size.T > 0) carry_back(k, 0, part);
     for (Index p = part.positions.begin; p < part.positions.end; ++p) {
       const Index b = s.order[p];
       if (a.dh_0) {
         const float* dh = nullptr;
         if (s.length[p] == 0) {
-          dh = a.dh_n ? a.dh_n + b * H : nullptr;
+          dh = a.dh_n ? a.dh_n + b * P : nullptr;
         } else if (!is_reset(s, 0, p)) {
           dh = k.dh + p * k.stride;
         }
-        L::write_columns(dh, part, H, a.dh_0 + b * H);
+        L::write_columns(dh, part, H, P, a.dh_0 + b * P);
       }
       if (!a.dc_0) continue;
       L::for_pieces(H, part.vectors, [&](Index unit, Index width, Index lanes) {
@@ -286,7 +404,11 @@ struct Backward : Layout<S, Cell_> {
       set_pointers(a.x.data + t * a.x.step, a.x.row, s.order, alive, rows.x + r);
       set_pointers(a.dx.data + t * a.dx.step, a.dx.row, s.order, alive, rows.dx + r);
       const float* h = t > 0 ? a.y.data + (t - 1) * a.y.step : a.h_0 ? a.h_0 : k.zeros;
-      set_pointers(h, t > 0 ? a.y.row : a.h_0 ? a.size.H : 0, s.order, alive, rows.h + r);
+      set_pointers(h, t > 0 ? a.y.row : a.h_0 ? a.size.P : 0, s.order, alive, rows.h + r);
+      if constexpr (Cell::staged) {
+        for (Index i = r; k.masked && i < r + alive; ++i) rows.h[i] = k.masked + (s.first[begin] + i) * a.size.P;
+        for (Index i = r; k.dh_rows && i < r + alive; ++i) rows.dh[i] = k.dh_rows + i * k.stride;
+      }
       if (s.resets == nullptr) continue;
       for (Index p = 0; p < alive; ++p)
         if (is_reset(s, t, p)) rows.h[r + p] = k.zeros;
@@ -324,7 +446,7 @@ struct Backward : Layout<S, Cell_> {
   // or is the bias.
   template <class Body>
   static void for_panel_tiles(const Context& k, const Team& team, const Body& body) {
-    const Index I = k.a.size.I, H = k.a.size.H;
+    const Index I = k.a.size.I, H = k.a.size.H, P = k.a.size.P;
     const Range all{0, L::vectors(H)};
     const auto tiles_of = [](const Block& block, Index features) {
       const Index vectors = block.quads == 0 ? G : block.quads * L::quad_vectors;
@@ -332,7 +454,7 @@ struct Backward : Layout<S, Cell_> {
     };
     Index tiles = 0;
     L::for_blocks(H, all,
-                  [&](const Block& block) { tiles += tiles_of(block, I).count + tiles_of(block, H).count + 1; });
+                  [&](const Block& block) { tiles += tiles_of(block, I).count + tiles_of(block, P).count + 1; });
     const Range share = team.share(tiles);
     Index item = 0;
     const auto visit = [&](const Block& block, Index begin, const Groups& groups) {
@@ -342,13 +464,13 @@ struct Backward : Layout<S, Cell_> {
     };
     L::for_blocks(H, all, [&](const Block& block) {
       visit(block, 0, tiles_of(block, I));
-      visit(block, I, tiles_of(block, H));
-      visit(block, I + H, Groups{1, 1});
+      visit(block, I, tiles_of(block, P));
+      visit(block, I + P, Groups{1, 1});
     });
   }
 
   static float* panel_of(const Context& k, const Block& block, Index feature) {
-    return k.d_panel + L::panel_of(block, k.a.size.I, k.a.size.H) + feature * L::gates_of(block);
+    return k.d_panel + L::panel_of(block, k.a.size.I, k.a.size.P) + feature * L::gates_of(block);
   }
 
   static void clear_panels(const Context& k, const Team& team) {
@@ -358,11 +480,11 @@ struct Backward : Layout<S, Cell_> {
   }
 
   // Many features lie in as many pages: then each tile's are packed for a block of rows, side by side.
-  static bool packs_features(const RecurrentSizes& n) { return n.H >= 8 * W && n.I + n.H >= 512; }
+  static bool packs_features(const RecurrentSizes& n) { return n.H >= 8 * W && n.I + n.P >= 512; }
 
   static void pack_features(const Context& k, const Rows& rows, Index r, Index count, const Team& team) {
-    const Index I = k.a.size.I, H = k.a.size.H;
-    const Groups x = Groups::of(I, S::tile_rows[G]), h = Groups::of(H, S::tile_rows[G]);
+    const Index I = k.a.size.I;
+    const Groups x = Groups::of(I, S::tile_rows[G]), h = Groups::of(k.a.size.P, S::tile_rows[G]);
     const Range share = team.share(x.count + h.count);
     for (Index tile = share.begin; tile < share.end; ++tile) {
       const bool of_x = tile < x.count;
@@ -377,7 +499,7 @@ struct Backward : Layout<S, Cell_> {
 
   // panels += dG^T [x | h_prev | 1]
   static void weight_gradients(const Context& k, Index begin, Index end, const Rows& rows, const Team& team) {
-    const Index I = k.a.size.I, H = k.a.size.H, first_row = k.a.schedule.first[begin];
+    const Index I = k.a.size.I, P = k.a.size.P, first_row = k.a.schedule.first[begin];
     for_row_blocks(k.a.schedule.first[end] - first_row, [&](Index r, Index count) {
       if (packs_features(k.a.size)) {
         team.barrier();  // the rows before are done with
@@ -392,14 +514,14 @@ struct Backward : Layout<S, Cell_> {
         // V vectors, `vector` floats apart, of rows of `row` floats
         const auto add = [&]<int V>(Index row, Index vector) {
           const float* from = gates + (first_row + r) * row;
-          if (first == I + H) {
+          if (first == I + P) {
             add_column_sums<S, V>(from, vector, row, count, panel, W);
           } else {
             run_outer<S, V>(m, {features, feature, nullptr, from, vector, row, count, panel, V * W, W});
           }
         };
         if (block.quads == 0) {
-          if (packs_features(k.a.size) && first < I + H) {
+          if (packs_features(k.a.size) && first < I + P) {
             run_outer<S, G, true>(
                 m, {nullptr, 0, k.features + first * count, gates + (first_row + r) * PW, W, PW, count, panel, PW, W});
           } else {
@@ -414,23 +536,65 @@ struct Backward : Layout<S, Cell_> {
     });
   }
 
+  // Of what only staged cells have, summed over the rows of a chunk: the projection's weights, and what the cell has for
+  // each unit.
+  static void other_gradients(const Context& k, Index begin, Index end, const Rows& rows, const Team& team) {
+    const RecurrentBackward& a = k.a;
+    const Index H = a.size.H, P = a.size.P, all = a.schedule.first[end] - a.schedule.first[begin];
+    Index item = 0;
+    const auto is_mine = [&] { return item++ % team.size == team.index; };
+    if (P != H) {
+      for_column_groups<S>(H, [&](Index column, Index vectors, Index lanes) {
+        with_constant(vectors, [&]<int V>() {
+          for_tiles(0, P, S::tile_rows[V], [&](Index first, Index m) {
+            if (!is_mine()) return;
+            for_row_blocks(all, [&](Index r, Index count) {
+              run_outer<S, V>(m, {rows.dh + r, first, nullptr, k.outputs + r * k.stride + column, W, k.stride, count,
+                                  a.gradients.weight_hr + first * H + column, H, lanes});
+            });
+          });
+        });
+      });
+    }
+    if (!Cell::has_unit_params(a.staged)) return;
+    for (int e = 0; e < Cell::unit_params; ++e) {
+      const float* plane = k.planes + e * plane_size(a.size);
+      L::for_pieces(H, {0, L::vectors(H)}, [&](Index unit, Index width, Index) {
+        if (!is_mine()) return;
+        for_row_blocks(all, [&](Index r, Index count) {
+          add_column_sums<S, 1>(plane + unit * all + r * width, 0, width, count, k.d_units + e * k.stride + unit, width);
+        });
+      });
+    }
+  }
+
+  static void add_units(const Context& k) {
+    const RecurrentBackward& a = k.a;
+    if (!Cell::has_unit_params(a.staged)) return;
+    for (int e = 0; e < Cell::unit_params; ++e) {
+      float* to = Cell::unit_gradient(a.gradients, e, a.size.H);
+      for (Index u = 0; u < a.size.H; ++u) to[u] += k.d_units[e * k.stride + u];
+    }
+  }
+
   // adds the panels to the parameters' gradients
   static void add_panels(const Context& k, const Team& team) {
     const RecurrentBackward& a = k.a;
-    const Index I = a.size.I, H = a.size.H;
+    const Index I = a.size.I, H = a.size.H, P = a.size.P;
     team.barrier();  // they are shared out in another way than they were made
     Index item = 0;
-    L::for_gates(H, [&](const Block& block, Index lane, Index width, Index first, Index lanes) {
+    L::for_gates(H, [&](const Block& block, Index lane, Index width, int gate, Index unit, Index lanes) {
       if (item++ % team.size != team.index) return;
       const Index row = L::gates_of(block);
       const float* panel = panel_of(k, block, 0) + lane;
-      add_transposed(panel, row, I, width, lanes, a.gradients.weight_ih + first * I);
-      add_transposed(panel + I * row, row, H, width, lanes, a.gradients.weight_hh + first * H);
-      for (Index l = 0; l < lanes; ++l) {
-        const float sum = panel[(I + H) * row + l];
-        if (a.gradients.bias_ih) a.gradients.bias_ih[first + l] += sum;
-        if (a.gradients.bias_hh) a.gradients.bias_hh[first + l] += sum;
-      }
+      const auto add = [&](Index of, const float* from, Index depth, float* weight, float* bias) {
+        if (of < 0) return;
+        const Index first = of * H + unit;
+        add_transposed(from, row, depth, width, lanes, weight + first * depth);
+        for (Index l = 0; bias && l < lanes; ++l) bias[first + l] += panel[(I + P) * row + l];
+      };
+      add(Cell::ih_gate[gate], panel, I, a.gradients.weight_ih, a.gradients.bias_ih);
+      add(Cell::hh_gate[gate], panel + I * row, P, a.gradients.weight_hh, a.gradients.bias_hh);
     });
   }
 

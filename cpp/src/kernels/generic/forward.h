@@ -1,30 +1,15 @@
-// The forward pass of a pointwise cell through time.
+// The forward pass of a cell through time: the frame of all, and the steps of a fused cell.
 //
-// A step makes, in one register tile, the gates of a block of hidden units for a few rows, and the cell on them while
-// they are in registers. The products with x are made in the same tile, or, where a step has too few rows to fill a
-// tile (short batches), beforehand for a chunk of steps at once; the sums are the same bits either way.
+// A fused step makes, in one register tile, the gates of a block of hidden units for a few rows, and the cell on them
+// while they are in registers; staged_forward.h has the steps of other cells. The products with x are made in the same
+// tile, or, where a step has too few rows to fill a tile (short batches), beforehand for a chunk of steps at once; the
+// sums are the same bits either way.
 #pragma once
 
 namespace {
 
-// One tile of a step: M rows by N wide blocks (one of the two is 1), or M rows by one narrow block.
-struct CellTile {
-  Operand a, b;        // x (count 0 where it is in init already) and h
-  const float* panel;  // of the first block
-  Index panel_block;   // floats from a block's panel to the next
-  const float* init;   // gates: the bias (init_row 0) or the gates so far
-  Index init_row, init_block;
-  const float* c_in;  // by row, W or 4 floats
-  float* c_out;
-  Index c_block;
-  float* gates;  // by row, PW or QW floats; training only
-  Index gates_block;
-  float* y[most_tile_rows];
-  Index lanes;  // valid units of a narrow block
-};
-
 template <class S, class Cell_>
-struct Forward : Layout<S, Cell_> {
+struct ForwardFrame : Layout<S, Cell_> {
   using L = Layout<S, Cell_>;
   using Cell = Cell_;
   using Vec = typename S::Vec;
@@ -39,17 +24,22 @@ struct Forward : Layout<S, Cell_> {
     return steps < 1 ? 1 : steps < n.T ? steps : n.T;
   }
 
-  // a chunk's gates where there is no tape
+  // the gates of a chunk, or of a step that is staged, where there is no tape
   static Index chunk_size(const RecurrentSizes& n) {
-    return is_hoisted(n) ? chunk_steps(n) * n.B * G * L::padded(n.H) : 0;
+    const Index steps = is_hoisted(n) ? chunk_steps(n) : Cell::staged ? 1 : 0;
+    return steps * n.B * G * L::padded(n.H);
   }
 
+  // of a staged cell before a projection: for each position
+  static Index outputs_size(const RecurrentSizes& n) { return n.P != n.H ? n.B * L::vectors(n.H) * W : 0; }
+
   static Index rounded(Index n) { return (n + W - 1) / W * W; }
-  static Index pointers_size(const RecurrentSizes& n) { return rounded(3 * n.B * L::pointer_floats); }
+  static Index pointers_size(const RecurrentSizes& n) { return rounded(4 * n.B * L::pointer_floats); }
+  static Index zeros_size(const RecurrentSizes& n) { return L::vectors(n.H > n.P ? n.H : n.P) * W; }
   static Index cells_size(const RecurrentSizes& n) { return rounded(L::padded(n.H) * n.B); }
 
   static Index work_size(const RecurrentSizes& n, int threads) {
-    return rounded(n.H) + cells_size(n) + chunk_size(n) + threads * pointers_size(n);
+    return zeros_size(n) + cells_size(n) + chunk_size(n) + outputs_size(n) + threads * pointers_size(n);
   }
 
   // What one thread needs throughout.
@@ -57,29 +47,34 @@ struct Forward : Layout<S, Cell_> {
     RecurrentForward a;
     Part part;
     bool hoisted;        // products with x made beforehand: only where a thread has all positions
-    const float* zeros;  // [H]
+    const float* zeros;  // [H or P]
     float* cells;
     Index cell_rows;       // of a block
     float* gates;          // the tape, or a chunk's
     Index gate_rows;       // of a block
-    const float **x, **h;  // [B] by position: rows of the step
+    float* outputs;            // [B][H in whole vectors], what is to be projected
+    float* masked;             // the tape's, by row [P]; or null
+    const float **x, **h;      // [B] by position: rows of the step
+    const float** entering;    // what of h enters weight_hh, in a staged step
     float** y;
   };
 
-  static void run(const RecurrentForward& a) {
+  // Steps::step<training>(context, team, t, first step of the chunk)
+  template <class Steps>
+  static void run_steps(const RecurrentForward& a) {
     const RecurrentSizes& n = a.size;
     const Groups groups = Groups::of(L::vectors(n.H), 1);
-    L::set_zero(a.work, n.H);
+    L::set_zero(a.work, zeros_size(n));
     parallel(L::team_size_of(n, a.threads, groups.count, 1.0), [&](const Team& team) {
       if (a.tape) {
-        run_part<true>(a, team, groups);
+        run_part<Steps, true>(a, team, groups);
       } else {
-        run_part<false>(a, team, groups);
+        run_part<Steps, false>(a, team, groups);
       }
     });
   }
 
-  template <bool training>
+  template <class Steps, bool training>
   static void run_part(const RecurrentForward& a, const Team& team, const Groups& groups) {
     const RecurrentSizes& n = a.size;
     Context k{};
@@ -87,16 +82,19 @@ struct Forward : Layout<S, Cell_> {
     k.hoisted = is_hoisted(n) && k.part.positions.end - k.part.positions.begin == n.B;
     k.a = a;
     k.zeros = a.work;
-    float* cells = a.work + rounded(n.H);
+    float* cells = a.work + zeros_size(n);
     float* chunk = cells + cells_size(n);
-    float* pointers = chunk + chunk_size(n) + team.index * pointers_size(n);
-    k.cells = training ? a.tape + G * L::padded(n.H) * n.rows : cells;
+    k.outputs = chunk + chunk_size(n);
+    float* pointers = k.outputs + outputs_size(n) + team.index * pointers_size(n);
+    k.cells = training ? a.tape + L::gates_floats(n) : cells;
+    k.masked = training && n.masked ? k.cells + L::cells_floats(n) : nullptr;
     k.cell_rows = training ? n.B + n.rows : n.B;
     k.gates = training ? a.tape : chunk;
-    k.gate_rows = training ? n.rows : chunk_steps(n) * n.B;
+    k.gate_rows = training ? n.rows : (k.hoisted ? chunk_steps(n) : 1) * n.B;
     k.x = reinterpret_cast<const float**>(pointers);
     k.h = k.x + n.B;
-    k.y = const_cast<float**>(k.h + n.B);
+    k.entering = k.h + n.B;
+    k.y = const_cast<float**>(k.entering + n.B);
 
     L::read_state(a.c_0, a.schedule, k.part, n.H, k.cells, k.cell_rows);
     const Index steps = k.hoisted ? chunk_steps(n) : n.T;
@@ -104,18 +102,27 @@ struct Forward : Layout<S, Cell_> {
       const Index end = begin + steps < n.T ? begin + steps : n.T;
       if (k.hoisted) project<training>(k, begin, end);
       for (Index t = begin; t < end; ++t) {
-        step<training>(k, t, begin);
+        Steps::template step<training>(k, team, t, k.hoisted ? begin : t);
         if (k.part.meets) team.barrier();
       }
     }
     finish<training>(k);
   }
 
-  // the tape's row of position 0 at step t, counted from the first row of `gates`
+  // the row of position 0 at step t in `gates`, which hold the steps from `begin` on where there is no tape
   template <bool training>
   LSTMX_INLINE Index gate_row(const Context& k, Index t, Index begin) {
     const Schedule& s = k.a.schedule;
     return training ? s.first[t] : s.first[t] - s.first[begin];
+  }
+
+  template <class Body>
+  LSTMX_INLINE void with_quads(Index quads, const Body& body) {
+    if constexpr (L::most_quads == 1) {
+      body.template operator()<1>();
+    } else {
+      with_constant(quads, body);
+    }
   }
 
   // gates = bias + W x for the steps [begin, end)
@@ -138,12 +145,12 @@ struct Forward : Layout<S, Cell_> {
   static void project_block(const Context& k, Index begin, Index end, const Block& block) {
     const RecurrentForward& a = k.a;
     const Schedule& s = a.schedule;
-    const Index I = a.size.I, H = a.size.H;
+    const Index I = a.size.I;
     ProductTile tile;
     tile.operand[0].segment = 0;
     tile.operand[0].depth = I;
     tile.operand[0].count = 1;
-    tile.init = a.packed + L::panel_of(block, I, H);
+    tile.init = a.packed + L::panel_of(block, I, a.size.P);
     tile.goes_on = false;
     tile.panel = tile.init + V * W;
     tile.c_vector = vector ? vector : k.gate_rows * row;
@@ -161,8 +168,112 @@ struct Forward : Layout<S, Cell_> {
     });
   }
 
+  // where the rows of a step are; resets clear c, and h is read from zeros
+  static void set_rows(const Context& k, Index t, Index begin, Index end, Index before) {
+    const RecurrentForward& a = k.a;
+    const Index* order = a.schedule.order + begin;
+    set_pointers(a.x.data + t * a.x.step, a.x.row, order, end - begin, k.x + begin);
+    set_pointers(a.y.data + t * a.y.step, a.y.row, order, end - begin, k.y + begin);
+    const float* h = t > 0 ? a.y.data + (t - 1) * a.y.step : a.h_0 ? a.h_0 : k.zeros;
+    set_pointers(h, t > 0 ? a.y.row : a.h_0 ? a.size.P : 0, order, end - begin, k.h + begin);
+    if (a.schedule.resets == nullptr) return;
+    for (Index p = begin; p < end; ++p) {
+      if (!is_reset(a.schedule, t, p)) continue;
+      k.h[p] = k.zeros;
+      L::for_pieces(a.size.H, k.part.vectors, [&](Index unit, Index width, Index) {
+        L::set_zero(k.cells + unit * k.cell_rows + (before + p) * width, width);
+      });
+    }
+  }
+
+  // final states, and zeros in y beyond each row's length
   template <bool training>
-  static void step(const Context& k, Index t, Index begin) {
+  static void finish(const Context& k) {
+    const RecurrentForward& a = k.a;
+    const Schedule& s = a.schedule;
+    const Index H = a.size.H, P = a.size.P;
+    for (Index p = k.part.positions.begin; p < k.part.positions.end; ++p) {
+      const Index b = s.order[p], length = s.length[p];
+      float* y = a.y.data + b * a.y.row;
+      const float* h = length > 0 ? y + (length - 1) * a.y.step : a.h_0 ? a.h_0 + b * P : k.zeros;
+      L::write_columns(h, k.part, H, P, a.h_n + b * P);
+      for (Index t = length; t < a.size.T; ++t) {
+        L::write_columns(nullptr, k.part, H, P, y + t * a.y.step);
+        if (a.cells.data) L::write_columns(nullptr, k.part, H, H, a.cells.data + t * a.cells.step + b * a.cells.row);
+        if (a.gates.data == nullptr) continue;
+        for (int g = 0; g < G; ++g)
+          L::write_columns(nullptr, k.part, H, H, a.gates.data + t * a.gates.step + b * a.gates.row + g * H);
+      }
+      const Index last = training && length > 0 ? a.size.B + s.first[length - 1] : 0;
+      L::for_pieces(H, k.part.vectors, [&](Index unit, Index width, Index lanes) {
+        const float* c = k.cells + unit * k.cell_rows + (last + p) * width;
+        store_lanes<S>(a.c_n + b * H + unit, load_lanes<S>(c, width), lanes);
+      });
+    }
+  }
+
+  // what is wanted of every step, while it is at hand: c, and the gates as the cell applied them
+  template <bool training>
+  static void write_step(const Context& k, Index t, Index count, Index cells_row) {
+    const RecurrentForward& a = k.a;
+    const Index H = a.size.H, begin = k.part.positions.begin;
+    const auto row_of = [&](const View3& to, Index p) {
+      return to.data + t * to.step + a.schedule.order[p] * to.row;
+    };
+    if (a.cells.data) {
+      L::for_pieces(H, k.part.vectors, [&](Index unit, Index width, Index lanes) {
+        const float* c = k.cells + unit * k.cell_rows + cells_row * width;
+        for (Index p = begin; p < begin + count; ++p)
+          store_lanes<S>(row_of(a.cells, p) + unit, load_lanes<S>(c + p * width, width), lanes);
+      });
+    }
+    if constexpr (training) {
+      if (a.gates.data == nullptr) return;
+      L::for_pieces(H, k.part.vectors, [&](Index unit, Index width, Index lanes) {
+        const float* gates = k.gates + G * unit * k.gate_rows + (a.schedule.first[t] + begin) * G * width;
+        const Index most = width == W ? 1 : R;
+        for (Index r = 0; r < count; r += most) {
+          const Index rows = count - r < most ? count - r : most;
+          for (Index i = 0; i < rows; ++i) {
+            float* to = row_of(a.gates, begin + r + i) + unit;
+            for (int g = 0; g < G; ++g)
+              store_lanes<S>(to + g * H, load_lanes<S>(gates + (r * G + g * rows + i) * width, width), lanes);
+          }
+        }
+      });
+    }
+  }
+};
+
+// One tile of a step: M rows by N wide blocks (one of the two is 1), or M rows by one narrow block.
+struct CellTile {
+  Operand a, b;        // x (count 0 where it is in init already) and h
+  const float* panel;  // of the first block
+  Index panel_block;   // floats from a block's panel to the next
+  const float* init;   // gates: the bias (init_row 0) or the gates so far
+  Index init_row, init_block;
+  const float* c_in;  // by row, W or 4 floats
+  float* c_out;
+  Index c_block;
+  float* gates;  // by row, PW or QW floats; training only
+  Index gates_block;
+  float* y[most_tile_rows];
+  Index lanes;  // valid units of a narrow block
+};
+
+template <class S, class Cell_>
+struct Forward : ForwardFrame<S, Cell_> {
+  using F = ForwardFrame<S, Cell_>;
+  using L = Layout<S, Cell_>;
+  using Cell = Cell_;
+  using Vec = typename S::Vec;
+  using Context = typename F::Context;
+  using L::W, L::G, L::PW, L::QW, L::R;
+
+  static void run(const RecurrentForward& a) { F::template run_steps<Forward>(a); }
+
+  template <bool training>
+  static void step(const Context& k, const Team&, Index t, Index begin) {
     const RecurrentForward& a = k.a;
     const Schedule& s = a.schedule;
     const Index I = a.size.I, H = a.size.H, first = k.part.positions.begin;
@@ -171,7 +282,7 @@ struct Forward : Layout<S, Cell_> {
     // c before and after the step; in place without a tape
     const Index before = !training ? 0 : t == 0 ? 0 : a.size.B + s.first[t - 1];
     const Index after = !training ? 0 : a.size.B + s.first[t];
-    set_rows(k, t, first, first + count, before);
+    F::set_rows(k, t, first, first + count, before);
 
     CellTile tile;
     tile.a.segment = tile.b.segment = 0;
@@ -179,7 +290,7 @@ struct Forward : Layout<S, Cell_> {
     tile.b.depth = H;
     tile.a.count = k.hoisted ? 0 : 1;
     tile.b.count = 1;
-    const Index row = gate_row<training>(k, t, begin);
+    const Index row = F::template gate_row<training>(k, t, begin);
     // a tile of m rows from position p on, at a block; its rows are `units` units wide, and planes of so many units
     // follow each other
     const auto place = [&](const Block& block, Index units, Index p, Index m) {
@@ -213,7 +324,7 @@ struct Forward : Layout<S, Cell_> {
     }
     L::for_blocks(H, k.part.vectors, [&](const Block& block) {
       if (block.quads > 0) {
-        with_quads(block.quads, [&]<int Q>() {
+        F::with_quads(block.quads, [&]<int Q>() {
           constexpr int most = most_narrow_rows<Q>();
           const Index whole = count / R;
           for_tiles(0, whole, most / R, [&](Index g, Index groups) {
@@ -232,44 +343,7 @@ struct Forward : Layout<S, Cell_> {
         });
       }
     });
-  }
-
-  // where the rows of a step are; resets clear c, and h is read from zeros
-  static void set_rows(const Context& k, Index t, Index begin, Index end, Index before) {
-    const RecurrentForward& a = k.a;
-    const Index* order = a.schedule.order + begin;
-    set_pointers(a.x.data + t * a.x.step, a.x.row, order, end - begin, k.x + begin);
-    set_pointers(a.y.data + t * a.y.step, a.y.row, order, end - begin, k.y + begin);
-    const float* h = t > 0 ? a.y.data + (t - 1) * a.y.step : a.h_0 ? a.h_0 : k.zeros;
-    set_pointers(h, t > 0 ? a.y.row : a.h_0 ? a.size.H : 0, order, end - begin, k.h + begin);
-    if (a.schedule.resets == nullptr) return;
-    for (Index p = begin; p < end; ++p) {
-      if (!is_reset(a.schedule, t, p)) continue;
-      k.h[p] = k.zeros;
-      L::for_pieces(a.size.H, k.part.vectors, [&](Index unit, Index width, Index) {
-        L::set_zero(k.cells + unit * k.cell_rows + (before + p) * width, width);
-      });
-    }
-  }
-
-  // final states, and zeros in y beyond each row's length
-  template <bool training>
-  static void finish(const Context& k) {
-    const RecurrentForward& a = k.a;
-    const Schedule& s = a.schedule;
-    const Index H = a.size.H;
-    for (Index p = k.part.positions.begin; p < k.part.positions.end; ++p) {
-      const Index b = s.order[p], length = s.length[p];
-      float* y = a.y.data + b * a.y.row;
-      const float* h = length > 0 ? y + (length - 1) * a.y.step : a.h_0 ? a.h_0 + b * H : k.zeros;
-      L::write_columns(h, k.part, H, a.h_n + b * H);
-      for (Index t = length; t < a.size.T; ++t) L::write_columns(nullptr, k.part, H, y + t * a.y.step);
-      const Index last = training && length > 0 ? a.size.B + s.first[length - 1] : 0;
-      L::for_pieces(H, k.part.vectors, [&](Index unit, Index width, Index lanes) {
-        const float* c = k.cells + unit * k.cell_rows + (last + p) * width;
-        store_lanes<S>(a.c_n + b * H + unit, load_lanes<S>(c, width), lanes);
-      });
-    }
+    F::template write_step<training>(k, t, count, after);
   }
 
   // ---- tiles of wide blocks
@@ -415,15 +489,6 @@ struct Forward : Layout<S, Cell_> {
     if constexpr (l < R && l < M) {
       if (l < rows) S::template store_four<l>(t.y[m + l] + unit, h, lanes);
       store_quads<l + 1, M>(t, h, m, rows, unit, lanes);
-    }
-  }
-
-  template <class Body>
-  LSTMX_INLINE void with_quads(Index quads, const Body& body) {
-    if constexpr (L::most_quads == 1) {
-      body.template operator()<1>();
-    } else {
-      with_constant(quads, body);
     }
   }
 

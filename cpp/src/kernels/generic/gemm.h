@@ -7,8 +7,6 @@
 
 namespace {
 
-using lstmx::Index;
-
 constexpr Index row_block = 256;    // rows summed in registers before they are added to the result
 constexpr int most_tile_rows = 14;  // of any target
 
@@ -308,16 +306,17 @@ LSTMX_INLINE void pack_transposed(const float* matrix, Index row, Index depth, I
 }
 
 // Packs a matrix [depth, n] (row stride `row`) for products: for each group of columns, its rows one after the other.
-// `order(k)` names the k-th row to pack. Returns the end of what was written.
+// `order(k)` names the k-th row to pack, -1: zeros. Returns the end of what was written.
 template <class S, class Order>
 LSTMX_INLINE float* pack_columns(const float* matrix, Index row, Index depth, Index n, float* packed,
                                  const Order& order) {
   constexpr Index W = S::width;
   for_column_groups<S>(n, [&](Index first, Index vectors, Index lanes) {
     for (Index k = 0; k < depth; ++k) {
-      const float* source = matrix + order(k) * row + first;
+      const Index from = order(k);
+      const float* source = matrix + from * row + first;
       for (Index v = 0; v < vectors; ++v, packed += W)
-        S::store(packed, load_lanes<S>(source + v * W, v + 1 < vectors ? W : lanes));
+        S::store(packed, from < 0 ? S::set(0.0f) : load_lanes<S>(source + v * W, v + 1 < vectors ? W : lanes));
     }
   });
   return packed;

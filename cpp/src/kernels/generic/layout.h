@@ -3,11 +3,14 @@
 // Hidden units are cut into wide blocks of W, whose gates are G vectors [i][f][g][o]; the H % W units left over go into
 // quads of four, whose gates are 16 floats [i i i i f f f f g g g g o o o o], so that few lanes are wasted. A narrow
 // block is what a tile takes of them: up to four quads where a vector holds a quad's gates, one where it does not.
-//   packed forward   for each block [1 + I + H][gates of the block]: the bias, a row for each x, a row for each h
-//   packed backward  U, then W: for each group of columns the gate rows in the order block or quad, gate, lane
+//   packed forward   for each block [1 + I + P][gates of the block]: the bias, a row for each x, a row for each h; then
+//                    what the cell has for each unit [unit_params][H in whole vectors]; then the projection for m V'
+//   packed backward  U, then W: for each group of columns the gate rows in the order block or quad, gate, lane; then as
+//                    forward, the projection for dh V
 //   tape             gates: for each wide block [rows][PW], for each quad [rows][QW]
 //                    cells: for each wide block [B + rows][W], for each quad [B + rows][4]: c_0 by position, then c
 //                    after each row's step
+//                    where h is masked: what entered weight_hh [rows][P]
 // The gates' layout serves three times: a store of the forward tile, rows contiguous over k for dH = dG U and dX = dG
 // W, and a packed operand for dW = dG^T x, dU = dG^T h. Lanes beyond H hold rubbish that nothing reads back.
 // Before backward has made them gradients, the gates of the same quad in up to R rows of a step, counted from a
@@ -15,13 +18,6 @@
 #pragma once
 
 namespace {
-
-using lstmx::ConstView3;
-using lstmx::RecurrentBackward;
-using lstmx::RecurrentForward;
-using lstmx::RecurrentSizes;
-using lstmx::RecurrentWeights;
-using lstmx::Schedule;
 
 // What a thread of a team works on in a step: positions, and hidden units in vectors of W. Either is whole.
 struct Part {
@@ -71,11 +67,25 @@ struct Layout {
   static Index vectors(Index H) { return (H + W - 1) / W; }
   static Index quads(Index H) { return (H % W + 3) / 4; }
   static Index padded(Index H) { return H / W * W + quads(H) * 4; }  // units in memory
-  static Index panel_rows(Index I, Index H) { return 1 + I + H; }
+  static Index panel_rows(Index I, Index P) { return 1 + I + P; }
 
-  static Index pack_forward_size(Index I, Index H) { return G * padded(H) * panel_rows(I, H); }
-  static Index pack_backward_size(Index I, Index H) { return G * H * (vectors(H) + vectors(I)) * W; }
-  static Index tape_size(const RecurrentSizes& n) { return padded(n.H) * (G * n.rows + n.B + n.rows); }
+  // where a packing goes on after its panels
+  static Index forward_panels(Index I, Index H, Index P) { return G * padded(H) * panel_rows(I, P); }
+  static Index backward_panels(Index I, Index H, Index P) { return G * H * (vectors(P) + vectors(I)) * W; }
+  static Index unit_params_size(Index H) { return Cell::unit_params * vectors(H) * W; }
+
+  static Index pack_forward_size(Index I, Index H, Index P) {
+    return forward_panels(I, H, P) + unit_params_size(H) + (P != H ? H * vectors(P) * W : 0);
+  }
+  static Index pack_backward_size(Index I, Index H, Index P) {
+    return backward_panels(I, H, P) + unit_params_size(H) + (P != H ? P * vectors(H) * W : 0);
+  }
+
+  static Index cells_floats(const RecurrentSizes& n) { return padded(n.H) * (n.B + n.rows); }
+  static Index gates_floats(const RecurrentSizes& n) { return G * padded(n.H) * n.rows; }
+  static Index tape_size(const RecurrentSizes& n) {
+    return gates_floats(n) + cells_floats(n) + (n.masked ? n.rows * n.P : 0);
+  }
 
   // ---- blocks
 
@@ -101,6 +111,22 @@ struct Layout {
     });
   }
 
+  // body(piece, its first row) for the pieces of the part's units in a step of `count` rows; the quads of the same rows
+  // one after the other
+  template <class Body>
+  static void for_pieces_of_step(Index H, const Part& part, Index count, const Body& body) {
+    const Index full = H / W, end = part.vectors.end < full ? part.vectors.end : full;
+    for (Index v = part.vectors.begin; v < end; ++v) {
+      for (Index r = 0; r < count; ++r) body(Piece<S, false>{v * W, W, 1}, r);
+    }
+    if (part.vectors.end <= full) return;
+    for (Index r = 0; r < count; r += R) {
+      const Index rows = count - r < R ? count - r : R;
+      for (Index unit = full * W; unit < H; unit += 4)
+        body(Piece<S, true>{unit, H - unit < 4 ? H - unit : 4, rows}, r);
+    }
+  }
+
   static Index gates_of(const Block& block) { return block.quads == 0 ? PW : block.quads * QW; }
 
   // where gate g of the block's unit l stands among the block's gates
@@ -110,48 +136,84 @@ struct Layout {
 
   // ---- packing
 
-  // body(block, lane, width, first gate row, gate rows) for each gate of what lies side by side: `lane` is where it
-  // stands among the block's gates, `width` how many lanes it has there
+  // body(block, lane, width, gate, unit, units) for each gate of what lies side by side: `lane` is where it stands
+  // among the block's gates, `width` how many lanes it has there
   template <class Body>
   static void for_gates(Index H, const Body& body) {
     for_blocks(H, {0, vectors(H)}, [&](const Block& block) {
       const Index width = block.quads == 0 ? W : 4;
       for (Index u = 0; u < block.lanes; u += width) {
         const Index lanes = block.lanes - u < width ? block.lanes - u : width;
-        for (int g = 0; g < G; ++g) body(block, lane_of(block, g, u), width, g * H + block.unit + u, lanes);
+        for (int g = 0; g < G; ++g) body(block, lane_of(block, g, u), width, g, block.unit + u, lanes);
       }
     });
   }
 
   // where the block's rows of a packed panel begin
-  static Index panel_of(const Block& block, Index I, Index H) { return G * block.unit * panel_rows(I, H); }
+  static Index panel_of(const Block& block, Index I, Index P) { return G * block.unit * panel_rows(I, P); }
 
-  static void pack_forward(const RecurrentWeights& w, Index I, Index H, float* packed) {
-    for_gates(H, [&](const Block& block, Index lane, Index width, Index first, Index lanes) {
-      const Index row = gates_of(block);
-      float* out = packed + panel_of(block, I, H) + lane;
-      const Vec ih = w.bias_ih ? S::load_n(w.bias_ih + first, lanes) : S::set(0.0f);
-      const Vec hh = w.bias_hh ? S::load_n(w.bias_hh + first, lanes) : S::set(0.0f);
-      store_lanes<S>(out, S::add(ih, hh), width);
-      pack_transposed<S>(w.weight_ih + first * I, I, I, lanes, width, out + row, row);
-      pack_transposed<S>(w.weight_hh + first * H, H, H, lanes, width, out + (1 + I) * row, row);
+  static void pack_forward(const RecurrentWeights& w, Index I, Index H, Index P, float* packed) {
+    for_gates(H, [&](const Block& block, Index lane, Index width, int gate, Index unit, Index lanes) {
+      const Index row = gates_of(block), ih = Cell::ih_gate[gate], hh = Cell::hh_gate[gate];
+      float* out = packed + panel_of(block, I, P) + lane;
+      const auto bias = [&](const float* b, Index g) {
+        return b && g >= 0 ? S::load_n(b + g * H + unit, lanes) : S::set(0.0f);
+      };
+      store_lanes<S>(out, S::add(bias(w.bias_ih, ih), bias(w.bias_hh, hh)), width);
+      pack_gate(w.weight_ih, ih, I, H, unit, lanes, width, out + row, row);
+      pack_gate(w.weight_hh, hh, P, H, unit, lanes, width, out + (1 + I) * row, row);
     });
+    packed += forward_panels(I, H, P);
+    packed = pack_unit_params(w, H, packed);
+    if (P != H) {
+      for_column_groups<S>(P, [&](Index first, Index vectors, Index lanes) {
+        const Index row = vectors * W, columns = row - W + lanes;
+        pack_transposed<S>(w.weight_hr + first * H, H, H, columns, row, packed, row);
+        packed += H * row;
+      });
+    }
   }
 
-  static void pack_backward(const RecurrentWeights& w, Index I, Index H, float* packed) {
-    const auto order = [H](Index k) {  // the k-th gate row: block or quad, gate, lane
-      const Index full = H / W;
-      Index unit = k / PW * W, units = W, rest = k % PW;
-      if (unit >= full * W) {
-        rest = k - full * PW;
-        unit = full * W + rest / QW * 4;
-        units = H - unit < 4 ? H - unit : 4;
-        rest %= QW;
-      }
-      return rest / units * H + unit + rest % units;
+  static void pack_backward(const RecurrentWeights& w, Index I, Index H, Index P, float* packed) {
+    // the k-th gate row, of those that `rows` names: block or quad, gate, lane
+    const auto order = [H](const Index (&rows)[G]) {
+      return [H, &rows](Index k) -> Index {
+        const Index full = H / W;
+        Index unit = k / PW * W, units = W, rest = k % PW;
+        if (unit >= full * W) {
+          rest = k - full * PW;
+          unit = full * W + rest / QW * 4;
+          units = H - unit < 4 ? H - unit : 4;
+          rest %= QW;
+        }
+        const Index gate = rows[rest / units];
+        return gate < 0 ? -1 : gate * H + unit + rest % units;
+      };
     };
-    packed = pack_columns<S>(w.weight_hh, H, G * H, H, packed, order);
-    pack_columns<S>(w.weight_ih, I, G * H, I, packed, order);
+    packed = pack_columns<S>(w.weight_hh, P, G * H, P, packed, order(Cell::hh_gate));
+    packed = pack_columns<S>(w.weight_ih, I, G * H, I, packed, order(Cell::ih_gate));
+    packed = pack_unit_params(w, H, packed);
+    if (P != H) pack_columns<S>(w.weight_hr, H, P, H, packed, [](Index k) { return k; });
+  }
+
+  // one gate of some units of a weight matrix of `depth` columns; a gate that it lacks is zeros
+  static void pack_gate(const float* weight, Index gate, Index depth, Index H, Index unit, Index lanes, Index width,
+                        float* out, Index row) {
+    if (gate >= 0) {
+      pack_transposed<S>(weight + (gate * H + unit) * depth, depth, depth, lanes, width, out, row);
+    } else {
+      for (Index k = 0; k < depth; ++k) store_lanes<S>(out + k * row, S::set(0.0f), width);
+    }
+  }
+
+  // what the cell has for each unit, with zeros up to a whole vector; returns its end
+  static float* pack_unit_params(const RecurrentWeights& w, Index H, float* packed) {
+    const Index stride = vectors(H) * W;
+    for (int e = 0; e < Cell::unit_params; ++e, packed += stride) {
+      const float* from = Cell::unit_param(w, e, H);
+      for (Index u = 0; u < stride; ++u) packed[u] = from && u < H ? from[u] : 0.0f;
+    }
+    return packed;
   }
 
   // ---- how a team splits a step
@@ -159,13 +221,14 @@ struct Layout {
   // Steps of a few rows are bound by the weights that they read: then the hidden units are split, and the threads meet
   // after each step. Otherwise the positions are split, and each thread goes through time alone.
   static bool splits_units(const RecurrentSizes& n, int threads) {
-    const Index weights = G * n.H * (n.I + n.H);
+    if (n.P != n.H) return false;  // a projection reads all units of a row
+    const Index weights = G * n.H * (n.I + n.P);
     return n.B < 4 * threads || (weights > l2_floats && n.B < 32 * threads);
   }
 
   // `groups`: of vectors of hidden units that stay together
   static int team_size_of(const RecurrentSizes& n, int threads, Index groups, double passes) {
-    const double madds = passes * double(n.rows) * G * n.H * (n.I + n.H);
+    const double madds = passes * double(n.rows) * G * n.H * (n.I + n.P);
     return team_size(threads, madds, splits_units(n, threads) ? groups : row_groups(n));
   }
 
@@ -221,10 +284,17 @@ struct Layout {
     });
   }
 
-  // Writes [begin, end) of a row that is the columns of the part's hidden units; source null: zeros.
-  static void write_columns(const float* source, const Part& part, Index H, float* row) {
-    const Index begin = part.vectors.begin * W, end = part.vectors.end * W < H ? part.vectors.end * W : H;
-    for (Index k = begin; k < end; ++k) row[k] = source ? source[k] : 0.0f;
+  // body(j) for what of a row, `size` long, the part has to write: a part of some hidden units has these columns; one of
+  // all units has all, of a projection too
+  template <class Body>
+  static void for_columns(const Part& part, Index H, Index size, const Body& body) {
+    const Index end = part.vectors.end == vectors(H) ? size : part.vectors.end * W;
+    for (Index j = part.vectors.begin * W; j < end; ++j) body(j);
+  }
+
+  // source null: zeros
+  static void write_columns(const float* source, const Part& part, Index H, Index size, float* row) {
+    for_columns(part, H, size, [&](Index j) { row[j] = source ? source[j] : 0.0f; });
   }
 };
 

@@ -4,12 +4,32 @@
 #pragma once
 
 #include "../kernels.h"
+
+namespace {
+using lstmx::Activation;
+using lstmx::ConstView3;
+using lstmx::Function;
+using lstmx::Index;
+using lstmx::RecurrentBackward;
+using lstmx::RecurrentForward;
+using lstmx::RecurrentGradients;
+using lstmx::RecurrentSizes;
+using lstmx::RecurrentWeights;
+using lstmx::Schedule;
+using lstmx::StagedInputs;
+using lstmx::VariantOptions;
+using lstmx::View3;
+}  // namespace
+
 // order matters from here on: each file uses those before it
 #include "activations.h"
 #include "gemm.h"
 #include "parallel.h"
+#include "piece.h"
 // the cells
+#include "../cells/gru.h"
 #include "../cells/lstm.h"
+#include "../cells/variant.h"
 // the drivers
 #include "linear.h"
 #include "optimizer.h"
@@ -18,12 +38,23 @@
 //
 #include "backward.h"
 #include "forward.h"
+//
+#include "staged_forward.h"
 
 namespace {
 
+template <class S, class Cell, bool staged>
+struct ForwardOf {
+  using Type = Forward<S, Cell>;
+};
+template <class S, class Cell>
+struct ForwardOf<S, Cell, true> {
+  using Type = StagedForward<S, Cell>;
+};
+
 template <class S, template <class> class Cell>
 constexpr lstmx::CellKernels cell_kernels() {
-  using F = Forward<S, Cell<S>>;
+  using F = typename ForwardOf<S, Cell<S>, Cell<S>::staged>::Type;
   using B = Backward<S, Cell<S>>;
   return {F::pack_forward_size, F::pack_backward_size, F::tape_size, F::work_size, B::work_size,
           F::pack_forward,      F::pack_backward,      F::run,       B::run};

@@ -1,0 +1,53 @@
+// The GRU cell (Cho et al. 2014) with PyTorch's and cuDNN's equations, in which the reset gate acts on the product with
+// h. That product is a gate of its own here, so that the other products stay sums over x and h. Its state is c; h is
+// the same.
+#pragma once
+
+namespace {
+
+template <class S>
+struct GruCell {
+  using Vec = typename S::Vec;
+  using Act = Activations<S>;
+  using Inputs = CellInputs<S, GruCell>;
+  static constexpr bool staged = true;
+  static constexpr int gates = 4;  // r z n, and the part of n that comes from h
+  static constexpr Index ih_gate[gates] = {0, 1, 2, -1}, hh_gate[gates] = {0, 1, -1, 2};
+  static constexpr int unit_params = 0;
+
+  LSTMX_INLINE const float* unit_param(const RecurrentWeights&, int, Index) { return nullptr; }
+  LSTMX_INLINE float* unit_gradient(const RecurrentGradients&, int, Index) { return nullptr; }
+  LSTMX_INLINE bool has_unit_params(const StagedInputs&) { return false; }
+
+  LSTMX_INLINE void forward(const VariantOptions*, Vec (&gate)[gates], const Inputs& in, Vec& c, Vec& h) {
+    // 1. r, z = sigmoid
+    Vec rz[2] = {gate[0], gate[1]};
+    Act::template sigmoid<2>(rz);
+    // 2. n = tanh(n_x + r n_h)
+    Vec n[1] = {S::fma(rz[0], gate[3], gate[2])};
+    Act::template tanh<1>(n);
+    gate[0] = rz[0];
+    gate[1] = rz[1];
+    gate[2] = n[0];
+    // 3. h = (1 - z) n + z h_prev
+    h = c = S::fma(rz[1], S::sub(in.c, n[0]), n[0]);
+  }
+
+  LSTMX_INLINE void backward(const VariantOptions*, Vec (&gate)[gates], const Inputs& in, Vec dh, Vec& dc, Vec&,
+                             Vec (&)[1], Vec&) {
+    const Vec one = S::set(1.0f), r = gate[0], z = gate[1], n = gate[2], n_h = gate[3];
+    // 3.
+    dh = S::add(dh, dc);
+    const Vec d_z = S::mul(dh, S::sub(in.c, n)), d_n = S::fnma(dh, z, dh);
+    dc = S::mul(dh, z);
+    // 2.
+    gate[2] = S::mul(d_n, S::fnma(n, n, one));
+    gate[3] = S::mul(gate[2], r);
+    const Vec d_r = S::mul(gate[2], n_h);
+    // 1.
+    gate[0] = S::mul(d_r, S::mul(r, S::sub(one, r)));
+    gate[1] = S::mul(d_z, S::mul(z, S::sub(one, z)));
+  }
+};
+
+}  // namespace

@@ -1,0 +1,212 @@
+// The LSTM cell with what was added to it over time, in any combination: peepholes (Gers, Schraudolph and Schmidhuber
+// 2002), a coupled input and forget gate (Greff et al. 2017), clipping, other functions than sigmoid and tanh, zoneout
+// (Krueger et al. 2017). Only values of the functions are kept, so that derivatives are given in terms of them.
+#pragma once
+
+namespace {
+
+template <class S>
+struct VariantCell {
+  using Vec = typename S::Vec;
+  using Inputs = CellInputs<S, VariantCell>;
+  static constexpr bool staged = true;
+  static constexpr int gates = 4;  // i f g o
+  static constexpr Index ih_gate[gates] = {0, 1, 2, 3}, hh_gate[gates] = {0, 1, 2, 3};
+  static constexpr int unit_params = 3;  // peepholes into i f o
+
+  LSTMX_INLINE const float* unit_param(const RecurrentWeights& w, int e, Index H) {
+    return w.weight_ch ? w.weight_ch + e * H : nullptr;
+  }
+  LSTMX_INLINE float* unit_gradient(const RecurrentGradients& d, int e, Index H) { return d.weight_ch + e * H; }
+  LSTMX_INLINE bool has_unit_params(const StagedInputs& staged_inputs) { return staged_inputs.options->peepholes; }
+
+  // gate: pre-activations in, activated gates out; c, h: after the step
+  LSTMX_INLINE void forward(const VariantOptions* options, Vec (&gate)[gates], const Inputs& in, Vec& c, Vec& h) {
+    const VariantOptions& o = *options;
+    // 1. i, f, g; peepholes from c before
+    if (o.peepholes) {
+      gate[0] = S::fma(in.unit_param[0], in.c, gate[0]);
+      gate[1] = S::fma(in.unit_param[1], in.c, gate[1]);
+    }
+    Vec both[2] = {gate[0], gate[1]};
+    value(o, o.gate, both);
+    gate[0] = both[0];
+    gate[1] = o.coupled ? S::sub(one(), gate[0]) : both[1];
+    gate[2] = value(o, o.candidate, gate[2]);
+    // 2. c = f c_prev + i g
+    c = new_cell(o, gate, in.c);
+    // 3. o; its peephole from c after
+    if (o.peepholes) gate[3] = S::fma(in.unit_param[2], c, gate[3]);
+    gate[3] = value(o, o.gate, gate[3]);
+    // 4. h = o output(c)
+    h = S::mul(gate[3], value(o, o.output, c));
+    // 5. zoneout
+    if (in.keeps_h) h = mix(in.keep_h, in.h, h);
+    if (in.keeps_c) c = mix(in.keep_c, in.c, c);
+  }
+
+  // gate: activated gates in, gradients of the pre-activations out; dc: of c in, of c before out; dh_prev: what reaches h
+  // before other than through weight_hh; d_param: of the unit's parameters, by this row; h: what forward made in step 4
+  LSTMX_INLINE void backward(const VariantOptions* options, Vec (&gate)[gates], const Inputs& in, Vec dh, Vec& dc,
+                             Vec& dh_prev, Vec (&d_param)[unit_params], Vec& h) {
+    const VariantOptions& o = *options;
+    const Vec i = gate[0], f = gate[1], g = gate[2], out = gate[3];
+    const Vec c = new_cell(o, gate, in.c), value_c = value(o, o.output, c);
+    h = S::mul(out, value_c);
+    // 5.
+    Vec dc_prev = S::set(0.0f);
+    if (in.keeps_h) {
+      dh_prev = S::mul(in.keep_h, dh);
+      dh = S::sub(dh, dh_prev);
+    }
+    if (in.keeps_c) {
+      dc_prev = S::mul(in.keep_c, dc);
+      dc = S::sub(dc, dc_prev);
+    }
+    // 4.
+    dc = S::fma(S::mul(dh, out), slope(o, o.output, value_c), dc);
+    // 3.
+    gate[3] = S::mul(S::mul(dh, value_c), slope(o, o.gate, out));
+    if (o.peepholes) {
+      dc = S::fma(gate[3], in.unit_param[2], dc);
+      d_param[2] = S::mul(gate[3], c);
+    }
+    // 2.
+    if (o.cell_clip < limit) dc = S::mul(dc, within(c, S::set(-o.cell_clip), S::set(o.cell_clip)));
+    dc_prev = S::fma(dc, f, dc_prev);
+    Vec d_i = S::mul(dc, g), d_f = S::mul(dc, in.c);
+    if (o.coupled) {
+      d_i = S::sub(d_i, d_f);
+      d_f = S::set(0.0f);
+    }
+    // 1.
+    gate[0] = S::mul(d_i, slope(o, o.gate, i));
+    gate[1] = S::mul(d_f, slope(o, o.gate, f));
+    gate[2] = S::mul(S::mul(dc, i), slope(o, o.candidate, g));
+    if (o.peepholes) {
+      dc_prev = S::fma(gate[0], in.unit_param[0], S::fma(gate[1], in.unit_param[1], dc_prev));
+      d_param[0] = S::mul(gate[0], in.c);
+      d_param[1] = S::mul(gate[1], in.c);
+    }
+    dc = dc_prev;
+  }
+
+ private:
+  using Act = Activations<S>;
+  static constexpr float limit = 3.40282347e38f;  // a clip below it is one
+  static constexpr float huge = 8.5070592e37f;    // times the smallest normal number, 1
+
+  LSTMX_INLINE Vec one() { return S::set(1.0f); }
+  LSTMX_INLINE Vec mix(Vec keep, Vec before, Vec after) {
+    return S::fma(keep, before, S::mul(S::sub(one(), keep), after));
+  }
+  // 1 where x > 0, else 0
+  LSTMX_INLINE Vec positive(Vec x) { return S::min(one(), S::max(S::set(0.0f), S::mul(x, S::set(huge)))); }
+  LSTMX_INLINE Vec within(Vec x, Vec low, Vec high) {
+    return S::mul(positive(S::sub(x, low)), positive(S::sub(high, x)));
+  }
+  LSTMX_INLINE Vec clip(Vec x, float most) { return S::min(S::set(most), S::max(S::set(-most), x)); }
+  LSTMX_INLINE Vec magnitude(Vec x) { return S::max(S::sub(S::set(0.0f), x), x); }
+
+  LSTMX_INLINE Vec new_cell(const VariantOptions& o, const Vec (&gate)[gates], Vec c_prev) {
+    const Vec c = S::fma(gate[1], c_prev, S::mul(gate[0], gate[2]));
+    return o.cell_clip < limit ? clip(c, o.cell_clip) : c;
+  }
+
+  LSTMX_INLINE Vec value(const VariantOptions& o, const Activation& a, Vec x) {
+    Vec v[1] = {x};
+    value(o, a, v);
+    return v[0];
+  }
+
+  template <int N>
+  LSTMX_INLINE void value(const VariantOptions& o, const Activation& a, Vec (&v)[N]) {
+    if (o.gate_clip < limit) {
+      for (Vec& x : v) x = clip(x, o.gate_clip);
+    }
+    apply(a, v);
+  }
+
+  template <int N>
+  LSTMX_INLINE void apply(const Activation& a, Vec (&v)[N]) {
+    const Vec alpha = S::set(a.alpha), beta = S::set(a.beta), zero = S::set(0.0f);
+    switch (a.function) {
+      case Function::sigmoid:
+        return Act::template sigmoid<N>(v);
+      case Function::tanh:
+        return Act::template tanh<N>(v);
+      case Function::relu:
+        for (Vec& x : v) x = S::max(zero, x);
+        return;
+      case Function::hard_sigmoid:
+        for (Vec& x : v) x = S::min(one(), S::max(zero, S::fma(alpha, x, beta)));
+        return;
+      case Function::affine:
+        for (Vec& x : v) x = S::fma(alpha, x, beta);
+        return;
+      case Function::leaky_relu:
+        for (Vec& x : v) x = S::fma(alpha, S::min(zero, x), S::max(zero, x));
+        return;
+      case Function::scaled_tanh:
+        for (Vec& x : v) x = S::mul(beta, x);
+        Act::template tanh<N>(v);
+        for (Vec& x : v) x = S::mul(alpha, x);
+        return;
+      case Function::softsign:
+        for (Vec& x : v) x = S::div(x, S::add(one(), magnitude(x)));
+        return;
+      case Function::elu: {  // e^x - 1 = 2t / (1 - t), t = tanh(x / 2), for x below zero
+        Vec above[N];
+        for (int n = 0; n < N; ++n) {
+          above[n] = S::max(zero, v[n]);
+          v[n] = S::mul(S::set(0.5f), S::min(zero, v[n]));
+        }
+        Act::template tanh<N>(v);
+        for (int n = 0; n < N; ++n)
+          v[n] = S::fma(alpha, S::div(S::add(v[n], v[n]), S::sub(one(), v[n])), above[n]);
+        return;
+      }
+    }
+  }
+
+  // the derivative where the function's value is y; 0 where its argument was clipped
+  LSTMX_INLINE Vec slope(const VariantOptions& o, const Activation& a, Vec y) {
+    if (!(o.gate_clip < limit)) return slope(a, y);
+    Vec ends[2] = {S::set(-o.gate_clip), S::set(o.gate_clip)};
+    apply(a, ends);
+    return S::mul(slope(a, y), within(y, ends[0], ends[1]));
+  }
+
+  LSTMX_INLINE Vec slope(const Activation& a, Vec y) {
+    const Vec alpha = S::set(a.alpha);
+    switch (a.function) {
+      case Function::sigmoid:
+        return S::mul(y, S::sub(one(), y));
+      case Function::tanh:
+        return S::fnma(y, y, one());
+      case Function::relu:
+        return positive(y);
+      case Function::hard_sigmoid:
+        return S::mul(alpha, within(y, S::set(0.0f), one()));
+      case Function::affine:
+        return alpha;
+      case Function::leaky_relu:
+        return S::fma(S::sub(one(), alpha), positive(y), alpha);
+      case Function::scaled_tanh: {
+        const Vec t = S::div(y, alpha);
+        return S::mul(S::set(a.alpha * a.beta), S::fnma(t, t, one()));
+      }
+      case Function::softsign: {
+        const Vec rest = S::sub(one(), magnitude(y));
+        return S::mul(rest, rest);
+      }
+      case Function::elu: {
+        const Vec above = positive(y);
+        return S::fma(above, S::sub(one(), S::add(y, alpha)), S::add(y, alpha));
+      }
+    }
+    return alpha;
+  }
+};
+
+}  // namespace

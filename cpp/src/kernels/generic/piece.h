@@ -1,0 +1,94 @@
+// What a staged cell works on at once, as vectors: W units side by side in one row, or a quad of units in up to R rows,
+// whose lanes are row by row. All loads and stores of a cell's operands go through it, so that a cell is written once.
+#pragma once
+
+namespace {
+
+template <class S, bool quads>
+struct Piece {
+  using Vec = typename S::Vec;
+  static constexpr Index W = S::width;
+  static constexpr int R = W / 4;
+  Index unit, lanes;  // the first unit, valid units
+  Index rows;         // valid rows
+
+  // numbers in memory: of a quad, four a row, rows together
+  Index size() const { return quads ? rows * 4 : W; }
+  Vec load(const float* p) const { return load_lanes<S>(p, size()); }
+  void store(float* p, Vec v) const { store_lanes<S>(p, v, size()); }
+
+  // from an array by unit, of whole vectors
+  Vec of_units(const float* p) const {
+    if constexpr (quads) {
+      const float* row[R];
+      for (int r = 0; r < R; ++r) row[r] = p;
+      return S::load_fours(row, unit, 4);
+    } else {
+      return S::load(p + unit);
+    }
+  }
+
+  // from and to rows by unit; of a quad all R can be read, `rows` are written
+  Vec of_rows(const float* const (&row)[R]) const {
+    if constexpr (quads) {
+      return S::load_fours(row, unit, lanes);
+    } else {
+      return S::load(row[0] + unit);
+    }
+  }
+  void to_rows(float* const (&row)[R], Vec v) const {
+    if constexpr (quads) {
+      store_fours<0>(row, v);
+    } else {
+      S::store(row[0] + unit, v);
+    }
+  }
+
+ private:
+  template <int l>
+  void store_fours(float* const (&row)[R], Vec v) const {
+    if constexpr (l < R) {
+      if (l < rows) S::template store_four<l>(row[l] + unit, v, lanes);
+      store_fours<l + 1>(row, v);
+    }
+  }
+};
+
+// What a staged cell reads of a piece beside its gates.
+template <class S, class Cell>
+struct CellInputs {
+  using Vec = typename S::Vec;
+  Vec c;                                                     // before the step
+  Vec unit_param[Cell::unit_params ? Cell::unit_params : 1];  // Cell::has_unit_params
+  bool keeps_h, keeps_c;                                     // whether there is:
+  Vec h, keep_h;                                             // h before the step, and how much of it stays
+  Vec keep_c;                                                // how much of c stays
+};
+
+// `c`: of the piece, before the step; view_row(view, i) and h_row(i): where the piece's i-th row of a view [T,B,*] and
+// of h before the step are; a row more than there are reads zeros.
+template <class Cell, class S, bool quads, class ViewRow, class HRow>
+LSTMX_INLINE CellInputs<S, Cell> read_inputs(const Piece<S, quads>& piece, const float* c, const float* unit_params,
+                                             Index stride, const StagedInputs& staged, const float* zeros,
+                                             const ViewRow& view_row, const HRow& h_row) {
+  const auto gather = [&](const auto& row_of) {
+    const float* row[S::width / 4];
+    for (Index i = 0; i < S::width / 4; ++i) row[i] = i < piece.rows ? row_of(i) : zeros;
+    return piece.of_rows(row);
+  };
+  CellInputs<S, Cell> in;
+  in.c = piece.load(c);
+  if (Cell::has_unit_params(staged)) {
+    for (int e = 0; e < Cell::unit_params; ++e) in.unit_param[e] = piece.of_units(unit_params + e * stride);
+  }
+  in.keeps_h = staged.keep_h.data != nullptr;
+  in.keeps_c = staged.keep_c.data != nullptr;
+  if (in.keeps_h) {
+    in.h = gather(h_row);
+    in.keep_h = gather([&](Index i) { return view_row(staged.keep_h, i); });
+  }
+  if (in.keeps_c) in.keep_c = gather([&](Index i) { return view_row(staged.keep_c, i); });
+  return in;
+}
+
+}  // namespace
