@@ -2,6 +2,8 @@
 #include "../kernels/plan.h"
 
 #include <array>
+#include <limits>
+#include <tuple>
 
 #include "arrays.h"
 
@@ -21,16 +23,45 @@ const std::int64_t* check_lengths(const Optional& lengths, Index T, Index B) {
   return values;
 }
 
-RecurrentWeights check_weights(Index I, Index H, const py::array& weight_ih, const py::array& weight_hh,
-                               const Optional& bias_ih, const Optional& bias_hh) {
-  return {dense_input("weight_ih", weight_ih, {4 * H, I}), dense_input("weight_hh", weight_hh, {4 * H, H}),
-          dense_input("bias_ih", bias_ih, {4 * H}), dense_input("bias_hh", bias_hh, {4 * H})};
+// The parameters' shapes; `check` is dense_input or dense_output. What of them there is, is the plan's business above.
+template <class Result, class Matrix, class Check>
+Result check_parameters(Index R, Index I, Index H, Index P, const Matrix& weight_ih, const Matrix& weight_hh,
+                        const Optional& bias_ih, const Optional& bias_hh, const Optional& weight_ch,
+                        const Optional& weight_hr, const Check& check) {
+  return {check("weight_ih", weight_ih, {R * H, I}), check("weight_hh", weight_hh, {R * H, P}),
+          check("bias_ih", bias_ih, {R * H}),        check("bias_hh", bias_hh, {R * H}),
+          check("weight_ch", weight_ch, {3 * H}),    check("weight_hr", weight_hr, {P, H})};
 }
 
-RecurrentGradients check_gradients(Index I, Index H, const py::array& d_weight_ih, const py::array& d_weight_hh,
-                                   const Optional& d_bias_ih, const Optional& d_bias_hh) {
-  return {dense_output("d_weight_ih", d_weight_ih, {4 * H, I}), dense_output("d_weight_hh", d_weight_hh, {4 * H, H}),
-          dense_output("d_bias_ih", d_bias_ih, {4 * H}), dense_output("d_bias_hh", d_bias_hh, {4 * H})};
+RecurrentWeights check_weights(const RecurrentPlan& plan, const py::array& weight_ih, const py::array& weight_hh,
+                               const Optional& bias_ih, const Optional& bias_hh, const Optional& weight_ch,
+                               const Optional& weight_hr) {
+  const Index H = plan.hidden_size(), P = plan.output_size();
+  if (plan.options().peepholes != weight_ch.has_value()) refuse("weight_ch", "an array where there are peepholes");
+  if ((P != H) != weight_hr.has_value()) refuse("weight_hr", "an array where there is a projection");
+  return check_parameters<RecurrentWeights>(
+      plan.gate_rows(), plan.input_size(), H, P, weight_ih, weight_hh, bias_ih, bias_hh, weight_ch, weight_hr,
+      [](const char* name, const auto& array, std::initializer_list<Index> shape) {
+        return dense_input(name, array, shape);
+      });
+}
+
+RecurrentGradients check_gradients(const RecurrentTape& tape, const py::array& d_weight_ih,
+                                   const py::array& d_weight_hh, const Optional& d_bias_ih, const Optional& d_bias_hh,
+                                   const Optional& d_weight_ch, const Optional& d_weight_hr) {
+  const RecurrentSizes& n = tape.size();
+  if (tape.options().peepholes != d_weight_ch.has_value()) refuse("d_weight_ch", "an array where there are peepholes");
+  if ((n.P != n.H) != d_weight_hr.has_value()) refuse("d_weight_hr", "an array where there is a projection");
+  return check_parameters<RecurrentGradients>(
+      tape.gate_rows(), n.I, n.H, n.P, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, d_weight_ch, d_weight_hr,
+      [](const char* name, const auto& array, std::initializer_list<Index> shape) {
+        return dense_output((std::string("d_") + name).c_str(), array, shape);
+      });
+}
+
+// [T,B,H], any strides but of the last axis: 0 to 1, how much a unit keeps
+ConstView3 check_keep(const char* name, const Optional& array, Index T, Index B, Index H) {
+  return array ? Array(name, *array, 3, Access::read).shaped({T, B, H}).view3() : ConstView3{};
 }
 
 std::unique_ptr<RecurrentTape> forward(RecurrentPlan& plan, std::int64_t version, const py::array& weight_ih,
@@ -38,9 +69,12 @@ std::unique_ptr<RecurrentTape> forward(RecurrentPlan& plan, std::int64_t version
                                        const py::array& x, const Optional& h_0, const Optional& c_0,
                                        const Optional& lengths, const Optional& resets, const py::array& y,
                                        const py::array& h_n, const py::array& c_n, bool training,
-                                       Index checkpoint_steps, int threads) {
-  const Index I = plan.input_size(), H = plan.hidden_size();
-  const RecurrentWeights weights = check_weights(I, H, weight_ih, weight_hh, bias_ih, bias_hh);
+                                       Index checkpoint_steps, int threads, const Optional& weight_ch,
+                                       const Optional& weight_hr, const Optional& cells, const Optional& gates,
+                                       const Optional& keep_h, const Optional& keep_c, const Optional& h_mask) {
+  const Index I = plan.input_size(), H = plan.hidden_size(), P = plan.output_size();
+  const RecurrentWeights weights =
+      check_weights(plan, weight_ih, weight_hh, bias_ih, bias_hh, weight_ch, weight_hr);
   const Array in("x", x, 3, Access::read);
   const Index T = in.shape(0), B = in.shape(1);
   if (in.shape(2) != I) refuse("x", "shape (*, *, " + std::to_string(I) + ")");
@@ -48,7 +82,7 @@ std::unique_ptr<RecurrentTape> forward(RecurrentPlan& plan, std::int64_t version
   call.T = T;
   call.B = B;
   call.x = in.view3();
-  call.h_0 = dense_input("h_0", h_0, {B, H});
+  call.h_0 = dense_input("h_0", h_0, {B, P});
   call.c_0 = dense_input("c_0", c_0, {B, H});
   call.lengths = check_lengths(lengths, T, B);
   if (resets) {
@@ -59,9 +93,18 @@ std::unique_ptr<RecurrentTape> forward(RecurrentPlan& plan, std::int64_t version
     call.reset_step = resets->strides(0);
     call.reset_row = resets->strides(1);
   }
-  call.y = Array("y", y, 3, Access::write).shaped({T, B, H}).mutable_view3();
-  call.h_n = dense_output("h_n", h_n, {B, H});
+  call.y = Array("y", y, 3, Access::write).shaped({T, B, P}).mutable_view3();
+  call.h_n = dense_output("h_n", h_n, {B, P});
   call.c_n = dense_output("c_n", c_n, {B, H});
+  if (cells) call.cells = Array("cells", *cells, 3, Access::write).shaped({T, B, H}).mutable_view3();
+  if (gates) call.gates = Array("gates", *gates, 3, Access::write).shaped({T, B, 4 * H}).mutable_view3();
+  if (gates && (!training || checkpoint_steps != 0)) refuse("gates", "None without a tape of all steps");
+  call.keep_h = check_keep("keep_h", keep_h, T, B, H);
+  call.keep_c = check_keep("keep_c", keep_c, T, B, H);
+  if ((keep_h || keep_c) && plan.cell() != Cell::variant) refuse("keep_h, keep_c", "None for this cell");
+  if (keep_h && P != H) refuse("keep_h", "None with a projection");
+  call.h_mask = dense_input("h_mask", h_mask, {B, P});
+  if (h_mask && (!training || plan.cell() == Cell::lstm)) refuse("h_mask", "None in inference and for this cell");
   if (checkpoint_steps < 0) refuse("checkpoint_steps", "at least 0");
   call.checkpoint_steps = checkpoint_steps;
   call.threads = check_threads(threads);
@@ -76,11 +119,12 @@ py::object call_once(RecurrentPlan& plan, std::int64_t version, const py::array&
                      const Optional& bias_ih, const Optional& bias_hh, py::handle x, py::handle state, bool batch_first,
                      bool training, Index checkpoint_steps, int threads) {
   const Index I = plan.input_size(), H = plan.hidden_size();
-  if (!is_readable(x, {-1, -1, I})) return py::none();
+  if (plan.cell() != Cell::lstm || !is_readable(x, {-1, -1, I})) return py::none();
   const auto array = py::reinterpret_borrow<py::array>(x);
   const int time = batch_first ? 1 : 0, row = 1 - time;
   const Index T = array.shape(time), B = array.shape(row);
-  const RecurrentWeights weights = check_weights(I, H, weight_ih, weight_hh, bias_ih, bias_hh);
+  const RecurrentWeights weights =
+      check_weights(plan, weight_ih, weight_hh, bias_ih, bias_hh, std::nullopt, std::nullopt);
   RecurrentCall call{};
   call.T = T;
   call.B = B;
@@ -116,9 +160,9 @@ py::object backward_once(RecurrentTape& tape, const py::array& x, const py::arra
                          const Optional& dy, const Optional& dh_n, const Optional& dc_n, bool batch_first, bool need_dx,
                          bool need_dstate, const py::array& d_weight_ih, const py::array& d_weight_hh,
                          const Optional& d_bias_ih, const Optional& d_bias_hh, int threads) {
-  const auto [T, B, I, H, P, rows, masked] = tape.size();
+  const Index T = tape.size().T, B = tape.size().B, I = tape.size().I, H = tape.size().H;
   const int time = batch_first ? 1 : 0, row = 1 - time;
-  const auto shape = [&, T = T, B = B](Index last) {
+  const auto shape = [&](Index last) {
     return batch_first ? std::array<Index, 3>{B, T, last} : std::array<Index, 3>{T, B, last};
   };
   const auto view = [&](const char* name, const py::array& array, Index last) {
@@ -133,7 +177,8 @@ py::object backward_once(RecurrentTape& tape, const py::array& x, const py::arra
   if (dy) args.dy = view("dy", *dy, H);
   args.dh_n = dense_input("dh_n", dh_n, {1, B, H});
   args.dc_n = dense_input("dc_n", dc_n, {1, B, H});
-  args.gradients = check_gradients(I, H, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh);
+  args.gradients =
+      check_gradients(tape, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, std::nullopt, std::nullopt);
   args.threads = check_threads(threads);
   py::object dx = py::none(), dstate = py::none();
   if (need_dx) {
@@ -158,22 +203,63 @@ py::object backward_once(RecurrentTape& tape, const py::array& x, const py::arra
 void backward(RecurrentTape& tape, const py::array& x, const py::array& y, const Optional& h_0, const Optional& dy,
               const Optional& dh_n, const Optional& dc_n, const Optional& dx, const Optional& dh_0,
               const Optional& dc_0, const py::array& d_weight_ih, const py::array& d_weight_hh,
-              const Optional& d_bias_ih, const Optional& d_bias_hh, int threads) {
+              const Optional& d_bias_ih, const Optional& d_bias_hh, int threads, const Optional& d_weight_ch,
+              const Optional& d_weight_hr, const Optional& dcells, const Optional& keep_h, const Optional& keep_c,
+              const Optional& h_mask) {
   const auto [T, B, I, H, P, rows, masked] = tape.size();
   RecurrentBackward args{};
   args.x = Array("x", x, 3, Access::read).shaped({T, B, I}).view3();
-  args.y = Array("y", y, 3, Access::read).shaped({T, B, H}).view3();
-  args.h_0 = dense_input("h_0", h_0, {B, H});
-  if (dy) args.dy = Array("dy", *dy, 3, Access::read).shaped({T, B, H}).view3();
-  args.dh_n = dense_input("dh_n", dh_n, {B, H});
+  args.y = Array("y", y, 3, Access::read).shaped({T, B, P}).view3();
+  args.h_0 = dense_input("h_0", h_0, {B, P});
+  if (dy) args.dy = Array("dy", *dy, 3, Access::read).shaped({T, B, P}).view3();
+  if (dcells) args.dcells = Array("dcells", *dcells, 3, Access::read).shaped({T, B, H}).view3();
+  args.dh_n = dense_input("dh_n", dh_n, {B, P});
   args.dc_n = dense_input("dc_n", dc_n, {B, H});
   if (dx) args.dx = Array("dx", *dx, 3, Access::write).shaped({T, B, I}).mutable_view3();
-  args.dh_0 = dense_output("dh_0", dh_0, {B, H});
+  args.dh_0 = dense_output("dh_0", dh_0, {B, P});
   args.dc_0 = dense_output("dc_0", dc_0, {B, H});
-  args.gradients = check_gradients(I, H, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh);
+  args.gradients = check_gradients(tape, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, d_weight_ch, d_weight_hr);
+  args.staged.keep_h = check_keep("keep_h", keep_h, T, B, H);
+  args.staged.keep_c = check_keep("keep_c", keep_c, T, B, H);
+  args.staged.h_mask = dense_input("h_mask", h_mask, {B, P});
+  if (h_mask.has_value() != masked) refuse("h_mask", "the mask that forward was given");
   args.threads = check_threads(threads);
   const py::gil_scoped_release nogil;  // the arrays are held by the caller's frame
   tape.backward(args);
+}
+
+Cell check_cell(const std::string& name) {
+#define LSTMX_CELL(known, type) \
+  if (name == #known) return Cell::known;
+#include "../kernels/cells.inc"
+#undef LSTMX_CELL
+  refuse("cell", "the name of a cell");
+}
+
+// (name, alpha, beta)
+using NamedActivation = std::tuple<std::string, float, float>;
+
+Activation check_activation(const char* name, const NamedActivation& activation) {
+  const auto& [function, alpha, beta] = activation;
+#define LSTMX_FUNCTION(known) \
+  if (function == #known) return {Function::known, alpha, beta};
+#include "../kernels/functions.inc"
+#undef LSTMX_FUNCTION
+  refuse(name, "the name of a function");
+}
+
+std::unique_ptr<RecurrentPlan> make_plan(Index input_size, Index hidden_size, const std::string& cell,
+                                         std::optional<Index> output_size, bool coupled, bool peepholes,
+                                         float gate_clip, float cell_clip, const NamedActivation& gate,
+                                         const NamedActivation& candidate, const NamedActivation& output) {
+  const Cell kind = check_cell(cell);
+  const Index P = output_size.value_or(hidden_size);
+  if (kind != Cell::variant && (P != hidden_size || peepholes))
+    refuse("cell", "variant, for a projection or peepholes");
+  return std::make_unique<RecurrentPlan>(
+      kind, input_size, hidden_size, P,
+      VariantOptions{coupled, peepholes, gate_clip, cell_clip, check_activation("gate", gate),
+                     check_activation("candidate", candidate), check_activation("output", output)});
 }
 
 }  // namespace
@@ -186,18 +272,23 @@ void bind_recurrent(py::module_& m) {
            arg("d_bias_ih"), arg("d_bias_hh"), arg("threads"))
       .def("backward", &backward, arg("x"), arg("y"), arg("h_0"), arg("dy"), arg("dh_n"), arg("dc_n"), arg("dx"),
            arg("dh_0"), arg("dc_0"), arg("d_weight_ih"), arg("d_weight_hh"), arg("d_bias_ih"), arg("d_bias_hh"),
-           arg("threads"));
+           arg("threads"), arg("d_weight_ch") = py::none(), arg("d_weight_hr") = py::none(),
+           arg("dcells") = py::none(), arg("keep_h") = py::none(), arg("keep_c") = py::none(),
+           arg("h_mask") = py::none());
   py::class_<RecurrentPlan>(m, "LstmPlan")
-      .def(py::init([](Index input_size, Index hidden_size) {
-             return std::make_unique<RecurrentPlan>(Cell::lstm, input_size, hidden_size);
-           }),
-           arg("input_size"), arg("hidden_size"))
+      .def(py::init(&make_plan), arg("input_size"), arg("hidden_size"), py::kw_only(), arg("cell") = "lstm",
+           arg("output_size") = py::none(), arg("coupled") = false, arg("peepholes") = false,
+           arg("gate_clip") = std::numeric_limits<float>::infinity(),
+           arg("cell_clip") = std::numeric_limits<float>::infinity(), arg("gate") = NamedActivation{"sigmoid", 0, 0},
+           arg("candidate") = NamedActivation{"tanh", 0, 0}, arg("output") = NamedActivation{"tanh", 0, 0})
       .def("call", &call_once, arg("version"), arg("weight_ih"), arg("weight_hh"), arg("bias_ih"), arg("bias_hh"),
            arg("x"), arg("state").none(true), arg("batch_first"), arg("training"), arg("checkpoint_steps"),
            arg("threads"))
       .def("forward", &forward, arg("version"), arg("weight_ih"), arg("weight_hh"), arg("bias_ih"), arg("bias_hh"),
            arg("x"), arg("h_0"), arg("c_0"), arg("lengths"), arg("resets"), arg("y"), arg("h_n"), arg("c_n"),
-           arg("training"), arg("checkpoint_steps"), arg("threads"));
+           arg("training"), arg("checkpoint_steps"), arg("threads"), arg("weight_ch") = py::none(),
+           arg("weight_hr") = py::none(), arg("cells") = py::none(), arg("gates") = py::none(),
+           arg("keep_h") = py::none(), arg("keep_c") = py::none(), arg("h_mask") = py::none());
 }
 
 }  // namespace lstmx::bindings

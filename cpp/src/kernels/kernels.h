@@ -63,7 +63,11 @@ struct RecurrentSizes {
 };
 
 // Functions that a cell may apply; alpha and beta as ONNX has them.
-enum class Function { sigmoid, tanh, relu, hard_sigmoid, affine, leaky_relu, scaled_tanh, softsign, elu };
+enum class Function {
+#define LSTMX_FUNCTION(name) name,
+#include "functions.inc"
+#undef LSTMX_FUNCTION
+};
 
 struct Activation {
   Function function;
@@ -137,6 +141,7 @@ struct RecurrentBackward {
 };
 
 struct CellKernels {
+  Index gate_rows;  // R
   Index (*pack_forward_size)(Index I, Index H, Index P);
   Index (*pack_backward_size)(Index I, Index H, Index P);
   Index (*tape_size)(const RecurrentSizes&);

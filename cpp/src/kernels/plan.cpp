@@ -21,9 +21,16 @@ void check_size(const char* name, Index size) {
 
 const CellKernels& kernels_of(const TargetKernels& target, Cell cell) { return target.cells[static_cast<int>(cell)]; }
 
-// Runs the kernel over the steps [begin, begin + rows' T) of a call, from c_0 and h_0 as given.
-void run_forward(const CellKernels& kernels, const Packed& packed, BufferPool& pool, const RecurrentSizes& size,
-                 const Schedule& schedule, const RecurrentCall& call, float* tape) {
+// The same from step `begin` on.
+template <class View>
+View from_step(View view, Index begin) {
+  if (view.data != nullptr) view.data += begin * view.step;
+  return view;
+}
+
+// Runs the kernel over the steps of a call or of a piece of it, from c_0 and h_0 as given.
+void run_forward(const CellKernels& kernels, const Packed& packed, BufferPool& pool, const VariantOptions& options,
+                 const RecurrentSizes& size, const Schedule& schedule, const RecurrentCall& call, float* tape) {
   RecurrentForward args{};
   args.size = size;
   args.schedule = schedule;
@@ -34,8 +41,11 @@ void run_forward(const CellKernels& kernels, const Packed& packed, BufferPool& p
   args.y = call.y;
   args.h_n = call.h_n;
   args.c_n = call.c_n;
+  args.cells = call.cells;
+  args.gates = call.gates;
   args.tape = tape;
   args.threads = call.threads;
+  args.staged = {&options, call.keep_h, call.keep_c, call.h_mask};
   const Buffer work = pool.acquire(kernels.forward_work_size(size, call.threads));
   args.work = work.data();
   kernels.forward(args);
@@ -55,39 +65,44 @@ std::shared_ptr<const Packed> PackedCache::get(const TargetKernels& target, std:
   return latest_;
 }
 
-RecurrentPlan::RecurrentPlan(Cell cell, Index input_size, Index hidden_size)
-    : cell_(cell), I_(input_size), H_(hidden_size) {
+RecurrentPlan::RecurrentPlan(Cell cell, Index input_size, Index hidden_size, Index output_size,
+                             const VariantOptions& options)
+    : cell_(cell), options_(options), I_(input_size), H_(hidden_size), P_(output_size) {
   check_size("input_size", input_size);
   check_size("hidden_size", hidden_size);
+  check_size("output_size", output_size);
+  if (output_size > hidden_size) throw std::invalid_argument("output_size: expected at most hidden_size");
 }
+
+Index RecurrentPlan::gate_rows() const { return kernels_of(active_target(), cell_).gate_rows; }
 
 std::unique_ptr<RecurrentTape> RecurrentPlan::forward(std::int64_t version, const RecurrentWeights& weights,
                                                       const RecurrentCall& call, bool training) {
   const TargetKernels& target = active_target();
   const CellKernels& kernels = kernels_of(target, cell_);
   Rows rows(call.T, call.B, call.lengths, call.resets, call.reset_step, call.reset_row);
-  const RecurrentSizes size{call.T, call.B, I_, H_, H_, rows.count(), false};
-  const auto packed = forward_.get(target, version, kernels.pack_forward_size(I_, H_, H_), *pool_,
-                                   [&](float* out) { kernels.pack_forward(weights, I_, H_, H_, out); });
+  const RecurrentSizes size{call.T, call.B, I_, H_, P_, rows.count(), call.h_mask != nullptr};
+  const auto packed = forward_.get(target, version, kernels.pack_forward_size(I_, H_, P_), *pool_,
+                                   [&](float* out) { kernels.pack_forward(weights, I_, H_, P_, out); });
   if (!training) {
-    run_forward(kernels, *packed, *pool_, size, rows.schedule(), call, nullptr);
+    run_forward(kernels, *packed, *pool_, options_, size, rows.schedule(), call, nullptr);
     return nullptr;
   }
-  std::unique_ptr<RecurrentTape> tape(new RecurrentTape(cell_, size, std::move(rows)));
-  tape->packed_backward_ = backward_.get(target, version, kernels.pack_backward_size(I_, H_, H_), *pool_,
-                                         [&](float* out) { kernels.pack_backward(weights, I_, H_, H_, out); });
+  std::unique_ptr<RecurrentTape> tape(new RecurrentTape(cell_, options_, size, std::move(rows)));
+  tape->packed_backward_ = backward_.get(target, version, kernels.pack_backward_size(I_, H_, P_), *pool_,
+                                         [&](float* out) { kernels.pack_backward(weights, I_, H_, P_, out); });
   tape->pool_ = pool_;
   const Index k = call.checkpoint_steps;
   if (k == 0 || k >= call.T) {
     tape->buffer_ = pool_->acquire(kernels.tape_size(size));
-    run_forward(kernels, *packed, *pool_, size, tape->rows_.schedule(), call, tape->buffer_.data());
+    run_forward(kernels, *packed, *pool_, options_, size, tape->rows_.schedule(), call, tape->buffer_.data());
     return tape;
   }
   tape->checkpoint_steps_ = k;
   tape->packed_forward_ = packed;
   const Index state = call.B * H_, pieces = (call.T + k - 1) / k;
   tape->buffer_ = pool_->acquire(pieces * state);
-  const Buffer h = pool_->acquire(state);
+  const Buffer h = pool_->acquire(call.B * P_);
   RecurrentCall piece = call;
   for (Index begin = 0, n = 0; begin < call.T; begin += k, ++n) {
     const Index end = std::min(begin + k, call.T);
@@ -100,22 +115,34 @@ std::unique_ptr<RecurrentTape> RecurrentPlan::forward(std::int64_t version, cons
         std::fill_n(c, state, 0.0f);
     }
     const Rows part = tape->rows_.piece(begin, end);
-    piece.x.data = call.x.data + begin * call.x.step;
-    piece.y.data = call.y.data + begin * call.y.step;
+    piece.x = from_step(call.x, begin);
+    piece.y = from_step(call.y, begin);
+    piece.cells = from_step(call.cells, begin);
+    piece.keep_h = from_step(call.keep_h, begin);
+    piece.keep_c = from_step(call.keep_c, begin);
     piece.h_0 = n == 0 ? call.h_0 : h.data();
     piece.c_0 = c;
     piece.h_n = end == call.T ? call.h_n : h.data();
     piece.c_n = end == call.T ? call.c_n : c + state;
-    run_forward(kernels, *packed, *pool_, {end - begin, call.B, I_, H_, H_, part.count(), false}, part.schedule(), piece, nullptr);
+    RecurrentSizes part_size = size;
+    part_size.T = end - begin;
+    part_size.rows = part.count();
+    // what a mask leaves of h goes to a tape
+    const Buffer scratch = size.masked ? pool_->acquire(kernels.tape_size(part_size)) : Buffer();
+    run_forward(kernels, *packed, *pool_, options_, part_size, part.schedule(), piece,
+                size.masked ? scratch.data() : nullptr);
   }
   return tape;
 }
 
-RecurrentTape::RecurrentTape(Cell cell, RecurrentSizes size, Rows rows)
-    : cell_(cell), size_(size), rows_(std::move(rows)) {}
+RecurrentTape::RecurrentTape(Cell cell, const VariantOptions& options, RecurrentSizes size, Rows rows)
+    : cell_(cell), options_(options), size_(size), rows_(std::move(rows)) {}
+
+Index RecurrentTape::gate_rows() const { return kernels_of(active_target(), cell_).gate_rows; }
 
 void RecurrentTape::backward(RecurrentBackward args) {
   if (!packed_backward_) throw std::logic_error("backward: was already called for this forward");
+  args.staged.options = &options_;
   if (checkpoint_steps_ > 0) {
     backward_in_pieces(args);
   } else {
@@ -135,50 +162,59 @@ void RecurrentTape::backward(RecurrentBackward args) {
 // For each piece from the last: the forward pass once more, now with its gates, then backward through it.
 void RecurrentTape::backward_in_pieces(const RecurrentBackward& args) const {
   const CellKernels& kernels = kernels_of(*packed_backward_->target, cell_);
-  const auto [T, B, I, H, P, count, masked] = size_;
-  const Index k = checkpoint_steps_, state = B * H;
-  const Buffer scratch = pool_->acquire(7 * state + k * state);
+  const Index T = size_.T, B = size_.B, P = size_.P, k = checkpoint_steps_;
+  const Index h_state = B * P, c_state = B * size_.H, both = h_state + c_state;
+  const Buffer scratch = pool_->acquire(h_state + 3 * both + k * h_state);
   float* h_0 = scratch.data();
+  float* finals = h_0 + h_state;
   RecurrentCall again{};
   again.B = B;
-  again.h_n = h_0 + state;
-  again.c_n = h_0 + 2 * state;
-  again.y = {h_0 + 7 * state, state, H};
+  again.h_n = finals;
+  again.c_n = finals + h_state;
+  again.y = {finals + 3 * both, h_state, P};
+  again.h_mask = args.staged.h_mask;
   again.threads = args.threads;
   RecurrentBackward piece = args;
   piece.packed = packed_backward_->buffer.data();
   for (Index begin = (T - 1) / k * k, turn = 0; begin >= 0; begin -= k, turn ^= 1) {
     const Index end = std::min(begin + k, T);
     const Rows rows = rows_.piece(begin, end);
-    const RecurrentSizes size{end - begin, B, I, H, P, rows.count(), false};
-    again.x = {args.x.data + begin * args.x.step, args.x.step, args.x.row};
+    RecurrentSizes size = size_;
+    size.T = end - begin;
+    size.rows = rows.count();
+    again.x = from_step(args.x, begin);
+    again.keep_h = from_step(args.staged.keep_h, begin);
+    again.keep_c = from_step(args.staged.keep_c, begin);
     again.h_0 = args.h_0;
     if (begin > 0) {
       for (Index b = 0; b < B; ++b)
-        std::copy_n(args.y.data + (begin - 1) * args.y.step + b * args.y.row, H, h_0 + b * H);
+        std::copy_n(args.y.data + (begin - 1) * args.y.step + b * args.y.row, P, h_0 + b * P);
       again.h_0 = h_0;
     }
-    again.c_0 = buffer_.data() + begin / k * state;
+    again.c_0 = buffer_.data() + begin / k * c_state;
     const Buffer tape = pool_->acquire(kernels.tape_size(size));
-    run_forward(kernels, *packed_forward_, *pool_, size, rows.schedule(), again, tape.data());
+    run_forward(kernels, *packed_forward_, *pool_, options_, size, rows.schedule(), again, tape.data());
 
     const Buffer work = pool_->acquire(kernels.backward_work_size(size));
     piece.size = size;
     piece.schedule = rows.schedule();
     piece.x = again.x;
-    piece.y.data = args.y.data + begin * args.y.step;
+    piece.y = from_step(args.y, begin);
     piece.h_0 = again.h_0;
-    if (args.dy.data != nullptr) piece.dy.data = args.dy.data + begin * args.dy.step;
-    if (args.dx.data != nullptr) piece.dx.data = args.dx.data + begin * args.dx.step;
+    piece.dy = from_step(args.dy, begin);
+    piece.dcells = from_step(args.dcells, begin);
+    piece.dx = from_step(args.dx, begin);
+    piece.staged.keep_h = again.keep_h;
+    piece.staged.keep_c = again.keep_c;
     // the state's gradient goes from piece to piece through two buffers in turn
-    float* carry = h_0 + (3 + 2 * turn) * state;
+    float* carry = finals + (1 + turn) * both;
     piece.dh_0 = begin > 0 ? carry : args.dh_0;
-    piece.dc_0 = begin > 0 ? carry + state : args.dc_0;
+    piece.dc_0 = begin > 0 ? carry + h_state : args.dc_0;
     piece.tape = tape.data();
     piece.work = work.data();
     kernels.backward(piece);
     piece.dh_n = carry;
-    piece.dc_n = carry + state;
+    piece.dc_n = carry + h_state;
   }
 }
 

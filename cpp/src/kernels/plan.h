@@ -43,6 +43,9 @@ struct RecurrentCall {
   Index reset_step, reset_row;
   View3 y;
   float *h_n, *c_n;
+  View3 cells, gates;   // data null: not wanted; gates in training only, without checkpoints
+  ConstView3 keep_h, keep_c;
+  const float* h_mask;  // [B,P] or null; in training only
   // Training: 0 keeps every gate; otherwise the states every so many steps, from which backward makes the gates again.
   Index checkpoint_steps;
   int threads;
@@ -51,18 +54,21 @@ struct RecurrentCall {
 class RecurrentTape {
  public:
   const RecurrentSizes& size() const { return size_; }
+  const VariantOptions& options() const { return options_; }
+  Index gate_rows() const;
 
-  // Completes `args` (size, schedule, packed, tape, work) and runs. Once only: the gates are overwritten by their
+  // Completes `args` (size, schedule, packed, tape, work, options) and runs. Once only: the gates are overwritten by their
   // gradients, and a second call throws std::logic_error.
   void backward(RecurrentBackward args);
 
  private:
   friend class RecurrentPlan;
-  RecurrentTape(Cell cell, RecurrentSizes size, Rows rows);
+  RecurrentTape(Cell cell, const VariantOptions& options, RecurrentSizes size, Rows rows);
 
   void backward_in_pieces(const RecurrentBackward& args) const;
 
   Cell cell_;
+  VariantOptions options_;
   RecurrentSizes size_;
   Rows rows_;
   std::shared_ptr<const Packed> packed_forward_, packed_backward_;
@@ -73,11 +79,16 @@ class RecurrentTape {
 
 class RecurrentPlan {
  public:
-  // Throws std::invalid_argument for sizes below 1 or too large to address.
-  RecurrentPlan(Cell cell, Index input_size, Index hidden_size);
+  // `output_size`: P, which is H without a projection. Throws std::invalid_argument for sizes below 1 or too large to
+  // address, and for P above H.
+  RecurrentPlan(Cell cell, Index input_size, Index hidden_size, Index output_size, const VariantOptions& options);
 
+  Cell cell() const { return cell_; }
+  const VariantOptions& options() const { return options_; }
   Index input_size() const { return I_; }
   Index hidden_size() const { return H_; }
+  Index output_size() const { return P_; }
+  Index gate_rows() const;  // blocks of H rows in its weights
 
   // The tape is null for inference.
   std::unique_ptr<RecurrentTape> forward(std::int64_t version, const RecurrentWeights& weights,
@@ -85,7 +96,8 @@ class RecurrentPlan {
 
  private:
   Cell cell_;
-  Index I_, H_;
+  VariantOptions options_;
+  Index I_, H_, P_;
   std::shared_ptr<BufferPool> pool_ = std::make_shared<BufferPool>();
   PackedCache forward_, backward_;
 };

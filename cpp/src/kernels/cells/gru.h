@@ -12,6 +12,7 @@ struct GruCell {
   using Inputs = CellInputs<S, GruCell>;
   static constexpr bool staged = true;
   static constexpr int gates = 4;  // r z n, and the part of n that comes from h
+  static constexpr Index gate_rows = 3;  // blocks of H rows in the weights, and where the gates' are; -1: nowhere
   static constexpr Index ih_gate[gates] = {0, 1, 2, -1}, hh_gate[gates] = {0, 1, -1, 2};
   static constexpr int unit_params = 0;
 
