@@ -19,6 +19,7 @@ from tests.reference.variants import (
     VARIANTS,
     make_masks,
     make_params,
+    make_statistics,
     state_shapes,
 )
 
@@ -29,7 +30,8 @@ def problem(rng, variant):
     """x, params, state, and the keywords of a variant."""
     x = rng.standard_normal((STEPS, BATCH, INPUTS))
     state = tuple(rng.standard_normal(shape) for shape in state_shapes(variant))
-    options = {"cell": variant.cell, **make_masks(rng, variant)}
+    options = {"cell": variant.cell, "statistics": make_statistics(rng, variant)}
+    options |= make_masks(rng, variant)
     return x, make_params(rng, variant), state, options
 
 
@@ -63,12 +65,12 @@ def test_directions_are_layers_over_turned_rows(rng, variant):
     width = variant.projection or HIDDEN
     suffixes = ["_l0", "_l0_reverse", "_l1", "_l1_reverse"]
     sizes = [INPUTS, INPUTS, 2 * width, 2 * width]
-    params, masks = {}, {}
+    params, masks, statistics = {}, {}, {}
     for suffix, size in zip(suffixes, sizes, strict=True):
         params |= make_params(rng, variant, suffix, size)
         masks |= make_masks(rng, variant, suffix)
+        statistics |= make_statistics(rng, variant, suffix) or {}
     state = tuple(rng.standard_normal(shape) for shape in state_shapes(variant, (4,)))
-    statistics = {}
     options = {"masks": masks, "num_layers": 2, "bidirectional": True, "statistics": statistics}
     y, final, backward = reference.recurrent(x, params, state, cell=variant.cell, **options, **SPANS)
     dy = rng.standard_normal(y.shape)
@@ -80,8 +82,10 @@ def test_directions_are_layers_over_turned_rows(rng, variant):
     def one(suffix, x, direction, row):
         """A single direction with everything turned by hand, row by row."""
         turn = (lambda a: a) if direction == 0 else turned_by_hand
-        own = {name.removesuffix(suffix): a for name, a in params.items() if name.endswith(suffix)}
-        own_masks = {name.removesuffix(suffix): a for name, a in masks.items() if name.endswith(suffix)}
+        own, own_masks, own_statistics = (
+            {name.removesuffix(suffix): a for name, a in arrays.items() if name.endswith(suffix)}
+            for arrays in (params, masks, statistics)
+        )
         timed = {n: a if n == "recurrent_mask" else turn(a) for n, a in own_masks.items()}
         starts = RESETS if direction == 0 else starts_by_hand()
         run = reference.recurrent_forward(
@@ -91,6 +95,7 @@ def test_directions_are_layers_over_turned_rows(rng, variant):
             cell=variant.cell,
             lengths=LENGTHS,
             resets=starts,
+            statistics=own_statistics or None,
             **timed,
         )
         return run, turn
@@ -120,9 +125,7 @@ def test_directions_are_layers_over_turned_rows(rng, variant):
 
 
 def turned_by_hand(a):
-    return np.stack(
-        [np.concatenate([a[:n, b][::-1], a[n:, b]]) for b, n in enumerate(LENGTHS)], axis=1
-    )
+    return np.stack([np.concatenate([a[:n, b][::-1], a[n:, b]]) for b, n in enumerate(LENGTHS)], axis=1)
 
 
 def starts_by_hand():
@@ -141,9 +144,8 @@ def test_padding_is_never_read(rng, variant):
 
     def results(poison):
         fill = lambda a: np.where(outside[:, :, None], poison, a)  # noqa: E731
-        timed = {n: a if a.shape[0] == BATCH else fill(a) for n, a in options.items() if n != "cell"}
-        timed = {n: fill(a) if n.startswith("zoneout") else a for n, a in timed.items()}
-        run = reference.recurrent_forward(fill(x), params, state, cell=variant.cell, **timed, **SPANS)
+        filled = {n: fill(a) if n.startswith("zoneout") else a for n, a in options.items()}
+        run = reference.recurrent_forward(fill(x), params, state, **filled, **SPANS)
         dcells = None if run.cells is None else fill(np.ones(run.cells.shape))
         got = reference.recurrent_backward(run.tape, fill(np.ones(run.y.shape)), None, dcells)
         return [run.y, *run.state, got.dx, *got.d_state, *got.d_params.values()]
@@ -162,7 +164,9 @@ class TestMeaning:
         ones = np.ones((STEPS, BATCH, HIDDEN))
         plain = reference.recurrent_forward(x, params, state, cell=LSTM)
         still = reference.recurrent_forward(x, params, state, cell=LSTM, zoneout_h=ones, zoneout_c=ones)
-        none = reference.recurrent_forward(x, params, state, cell=LSTM, zoneout_h=0 * ones, zoneout_c=0 * ones)
+        none = reference.recurrent_forward(
+            x, params, state, cell=LSTM, zoneout_h=0 * ones, zoneout_c=0 * ones
+        )
         for n in range(2):
             np.testing.assert_array_equal(still.state[n], state[n])
             np.testing.assert_array_equal(none.state[n], plain.state[n])
@@ -193,7 +197,9 @@ class TestMeaning:
         mask = np.array([0.0, 2.0, 1.0])
         masked = params | {"weight_hh": params["weight_hh"] * mask}
         want = reference.recurrent_forward(x, masked, state, **options)
-        got = reference.recurrent_forward(x, params, state, **options, recurrent_mask=np.tile(mask, (BATCH, 1)))
+        got = reference.recurrent_forward(
+            x, params, state, **options, recurrent_mask=np.tile(mask, (BATCH, 1))
+        )
         np.testing.assert_allclose(got.y, want.y, rtol=1e-13)
 
     def test_trace_and_cells_are_those_of_the_steps(self, rng):
@@ -217,7 +223,9 @@ def test_the_slope_follows_from_the_value(name, rng):
         x = rng.uniform(-4, 4, 50)
         slope = activation.slope(activation(x))
         step = 1e-6
-        np.testing.assert_allclose(slope, (activation(x + step) - activation(x - step)) / (2 * step), atol=1e-8)
+        np.testing.assert_allclose(
+            slope, (activation(x + step) - activation(x - step)) / (2 * step), atol=1e-8
+        )
 
 
 PARAMETERS = {
@@ -240,7 +248,10 @@ PARAMETERS = {
         (lambda: reference.Activation("tanh", 1.0), "alpha: expected none for tanh, got 1.0"),
         (lambda: reference.Activation("relu", beta=1.0), "beta: expected none for relu, got 1.0"),
         (lambda: reference.Activation("elu", -1.0), "alpha: expected a number >= 0 for elu, got -1.0"),
-        (lambda: reference.Activation("scaled_tanh", 0), "alpha: expected a number > 0 for scaled_tanh, got 0"),
+        (
+            lambda: reference.Activation("scaled_tanh", 0),
+            "alpha: expected a number > 0 for scaled_tanh, got 0",
+        ),
     ],
 )
 def test_refused_options(make, message):

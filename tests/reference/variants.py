@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx import reference
-from lstmx.reference import Activation, CellOptions, LstmCell
+from lstmx.reference import (
+    GRU,
+    RNN,
+    Activation,
+    BatchNormLstmCell,
+    CellOptions,
+    GruCell,
+    LayerNormLstmCell,
+    LstmCell,
+    RnnCell,
+)
 
 STEPS, BATCH, INPUTS, HIDDEN = 5, 4, 2, 3
 LENGTHS = np.array([5, 0, 3, 4])
@@ -56,6 +66,17 @@ VARIANTS = [
     ),
     _lstm("all", projection=2, masks=("zoneout_h", "zoneout_c", "recurrent_mask"), **ALL),
     _lstm("all_coupled", projection=4, masks=("zoneout_h", "zoneout_c"), coupled=True, **ALL),
+    Variant("gru", GRU),
+    Variant("gru_with_masks", GRU, masks=("zoneout_h", "recurrent_mask")),
+    Variant("gru_onnx", GruCell(linear_before_reset=False)),
+    Variant("gru_onnx_with_masks", GruCell(False), masks=("zoneout_h", "recurrent_mask")),
+    Variant("rnn", RNN),
+    Variant("rnn_relu", RnnCell("relu"), masks=("recurrent_mask",)),
+    Variant("layer_norm", LayerNormLstmCell(eps=0.1)),
+    Variant("layer_norm_all", LayerNormLstmCell(CellOptions(**ALL), eps=0.1), 2, ("zoneout_h", "zoneout_c")),
+    Variant("batch_norm", BatchNormLstmCell(eps=0.1)),
+    Variant("batch_norm_all", BatchNormLstmCell(CellOptions(**ALL), eps=0.1), 2, ("zoneout_h", "zoneout_c")),
+    Variant("batch_norm_inference", BatchNormLstmCell(eps=0.1), inference=True),
 ]
 PARAMETRIZE = {"argnames": "variant", "argvalues": VARIANTS, "ids": [v.name for v in VARIANTS]}
 
@@ -81,9 +102,15 @@ def make_masks(rng, variant, suffix="") -> dict[str, np.ndarray]:
         "zoneout_c": (STEPS, BATCH, HIDDEN),
         "recurrent_mask": (BATCH, width),
     }
-    return {
-        f"{name}{suffix}": np.clip(rng.uniform(-0.3, 1.3, shapes[name]), 0, 1) for name in variant.masks
-    }
+    return {f"{name}{suffix}": np.clip(rng.uniform(-0.3, 1.3, shapes[name]), 0, 1) for name in variant.masks}
+
+
+def make_statistics(rng, variant, suffix="") -> dict[str, np.ndarray] | None:
+    """Running statistics of fewer steps than there are, or None in training."""
+    if not variant.inference:
+        return None
+    ones = reference.initial_statistics(3, HIDDEN)
+    return {f"{name}{suffix}": rng.uniform(0.5, 2.0, one.shape) for name, one in ones.items()}
 
 
 def state_shapes(variant, leading=()) -> list[tuple[int, ...]]:

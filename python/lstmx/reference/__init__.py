@@ -11,6 +11,7 @@ run in one time loop (`recurrent_forward`), and that in layers and directions (`
 from lstmx.reference.activations import ACTIVATIONS, Activation, sigmoid
 from lstmx.reference.cells import LSTM, CellOptions, CellSpec, LstmCell
 from lstmx.reference.embedding import embedding_backward, embedding_forward
+from lstmx.reference.gru import GRU, RNN, GruCell, RnnCell
 from lstmx.reference.linear import LinearGradients, linear_backward, linear_forward
 from lstmx.reference.loop import Gradients, Run, Tape, recurrent_backward, recurrent_forward, trace
 from lstmx.reference.losses import cross_entropy, huber, mae, mse
@@ -24,22 +25,34 @@ from lstmx.reference.norm import (
     layer_norm_backward,
     layer_norm_forward,
 )
+from lstmx.reference.norm_cells import (
+    BatchNormLstmCell,
+    LayerNormLstmCell,
+    initial_statistics,
+    running_statistics,
+)
 from lstmx.reference.optim import adam_step, clip_scale, global_norm, sgd_step
 from lstmx.reference.stack import Backward, lstm, recurrent
 
 __all__ = [
     "ACTIVATIONS",
+    "GRU",
     "LSTM",
+    "RNN",
     "Activation",
     "Backward",
+    "BatchNormLstmCell",
     "BatchNormResult",
     "CellOptions",
     "CellSpec",
     "Gradients",
+    "GruCell",
+    "LayerNormLstmCell",
     "LinearGradients",
     "LstmCell",
     "LstmGradients",
     "NormGradients",
+    "RnnCell",
     "Run",
     "Tape",
     "adam_step",
@@ -52,6 +65,7 @@ __all__ = [
     "embedding_forward",
     "global_norm",
     "huber",
+    "initial_statistics",
     "layer_norm_backward",
     "layer_norm_forward",
     "linear_backward",
@@ -64,6 +78,7 @@ __all__ = [
     "recurrent",
     "recurrent_backward",
     "recurrent_forward",
+    "running_statistics",
     "sgd_step",
     "sigmoid",
     "trace",

@@ -17,6 +17,7 @@ from lstmx.reference._arrays import Array, Flags, float64, float64_or_zeros, rea
 from lstmx.reference.cells import CellSpec, Saved, State, Step
 
 WEIGHTS = ("weight_ih", "weight_hh", "weight_hr")
+BIASES = ("bias_ih", "bias_hh")
 
 
 class Tape(NamedTuple):
@@ -75,8 +76,7 @@ def recurrent_forward(
         x: Input, [T, B, I].
         params: `weight_ih` [G, I], `weight_hh` [G, P] and what `cell.parameters` lists; the biases may be
             absent or None, which is zero. With a cell state also `weight_hr` [P, H], the projection of h
-            (PyTorch's
-            proj_size; Sak, Senior and Beaufays 2014).
+            (PyTorch's proj_size; Sak, Senior and Beaufays 2014).
         state: Before the first step: h [B, P] and, if the cell has it, c [B, H]; None is zero.
         cell: The cell.
         lengths: Integers from 0 to T, [B]; None is T everywhere.
@@ -106,8 +106,8 @@ def recurrent_forward(
     now = _read_state("_0", state, cell, batch, width, size)
     alive = np.arange(steps)[:, None] < read_lengths(lengths, steps, batch)
     starts = read_resets(resets, steps, batch)
-    keep_h = None if zoneout_h is None else float64("zoneout_h", zoneout_h, (steps, batch, width))
-    keep_c = None if zoneout_c is None else float64("zoneout_c", zoneout_c, (steps, batch, size))
+    keep_h = _read_timed("zoneout_h", zoneout_h, alive, width)
+    keep_c = _read_timed("zoneout_c", zoneout_c, alive, size)
     mask = None if recurrent_mask is None else float64("recurrent_mask", recurrent_mask, (batch, width))
     if keep_c is not None and "c" not in cell.states:
         raise ValueError(f"zoneout_c: expected None, for the cell {cell.name} has no c")
@@ -285,9 +285,16 @@ def _read_params(cell: CellSpec, params: Mapping[str, ArrayLike | None], inputs:
         width = weights["weight_hr"].shape[0]
     weights["weight_hh"] = float64("weight_hh", params["weight_hh"], (rows, width))  # type: ignore[arg-type]
     for name, units in cell.parameters.items():
-        value = params.get(name) if name.startswith("bias_") and name != "bias_c" else params[name]
+        value = params.get(name) if name in BIASES else params[name]
         weights[name] = float64_or_zeros(name, value, (units * size,))
     return weights
+
+
+def _read_timed(name: str, value: ArrayLike | None, alive: Flags, units: int) -> Array | None:
+    """A mask [T, B, units], zero where the row has no such step."""
+    if value is None:
+        return None
+    return np.where(alive[:, :, None], float64(name, value, (*alive.shape, units)), 0.0)
 
 
 def _read_state(
