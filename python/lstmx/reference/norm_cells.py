@@ -1,8 +1,8 @@
 """The LSTM with normalization inside the recurrence: over the features of a row, or over the rows of a batch.
 
 Both normalize x W', h R' and c, each on its own: `gain_ih` and `gain_hh` [4H] multiply the normalized
-products, the biases are added after; c is seen by its activation as gain_c * normalized(c) + bias_c, both [H],
-and carried as it is. The options of the plain cell all combine with it.
+products, the biases are added after; c is seen by its activation as gain_c * normalized(c) + bias_c, both
+[H], and carried as it is. The options of the plain cell all combine with it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class LayerNormLstmCell(NormLstmCell):
 
     def standardize(self, step: Step, name: str, v: Array) -> _Normalized:  # noqa: D102
         parts = [self._standardize(block) for block in self._blocks(name, v)]
-        return _Normalized(*(np.concatenate(part, axis=1) for part in zip(*parts, strict=True)), None)
+        n, std = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+        return _Normalized(n, std)
 
     def standardize_backward(self, step: Step, saved: _Normalized, dn: Array) -> Array:  # noqa: D102
         count = saved.std.shape[1]
