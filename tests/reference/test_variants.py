@@ -22,6 +22,7 @@ from tests.reference.variants import (
     make_statistics,
     state_shapes,
 )
+from tests.running_error import bounded
 
 SPANS = {"lengths": LENGTHS, "resets": RESETS}
 
@@ -138,6 +139,28 @@ def starts_by_hand():
 
 
 @pytest.mark.parametrize(**PARAMETRIZE)
+def test_error_bounds_travel_along(rng, variant):
+    """The values are those of plain arrays, and every output has an error of some size."""
+    x, params, state, options = problem(rng, variant)
+    ones = lambda a: np.ones(a.shape)  # noqa: E731
+
+    def results(wrap):
+        given = {name: wrap(value) for name, value in params.items()}
+        run = reference.recurrent_forward(wrap(x), given, tuple(map(wrap, state)), **options, **SPANS)
+        dy, d_state = wrap(ones(run.y)), tuple(wrap(ones(part)) for part in run.state)
+        dcells = None if run.cells is None else wrap(ones(run.cells))
+        got = reference.recurrent_backward(run.tape, dy, d_state, dcells)
+        cells = [] if run.cells is None else [run.cells]
+        traced = reference.trace(run.tape).values()
+        return [run.y, *run.state, *cells, *traced, got.dx, *got.d_state, *got.d_params.values()]
+
+    for got, want in zip(results(bounded), results(lambda a: a), strict=True):
+        np.testing.assert_allclose(got.value, want, rtol=1e-12, atol=1e-14)
+        assert (got.error >= 0).all()
+        assert got.error.any() == want.any()
+
+
+@pytest.mark.parametrize(**PARAMETRIZE)
 def test_padding_is_never_read(rng, variant):
     x, params, state, options = problem(rng, variant)
     outside = np.arange(STEPS)[:, None] >= LENGTHS
@@ -152,6 +175,11 @@ def test_padding_is_never_read(rng, variant):
 
     for clean, poisoned in zip(results(0.5), results(np.nan), strict=True):
         np.testing.assert_array_equal(poisoned, clean)
+
+
+def first_step(options):
+    """The masks of the first step."""
+    return {name: mask[:1] for name, mask in options.items() if name.startswith("zoneout")}
 
 
 class TestMeaning:
@@ -170,6 +198,25 @@ class TestMeaning:
         for n in range(2):
             np.testing.assert_array_equal(still.state[n], state[n])
             np.testing.assert_array_equal(none.state[n], plain.state[n])
+
+    def test_a_step_by_hand(self, rng):
+        """c is clipped, then zoned out, then seen by o and by h, which is projected and then zoned out."""
+        variant = VARIANTS[0]._replace(
+            cell=LstmCell(CellOptions(peephole=True, cell_clip=0.3)),
+            projection=2,
+            masks=("zoneout_h", "zoneout_c"),
+        )
+        x, p, (h_0, c_0), options = problem(rng, variant)
+        run = reference.recurrent_forward(x[:1], p, (h_0, c_0), cell=variant.cell, **first_step(options))
+        a = x[0] @ p["weight_ih"].T + h_0 @ p["weight_hh"].T + p["bias_ih"] + p["bias_hh"]
+        a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
+        p_i, p_f, p_o = np.split(p["weight_ch"], 3)
+        i, f = reference.sigmoid(a_i + p_i * c_0), reference.sigmoid(a_f + p_f * c_0)
+        keep_h, keep_c = options["zoneout_h"][0], options["zoneout_c"][0]
+        c = keep_c * c_0 + (1 - keep_c) * np.clip(f * c_0 + i * np.tanh(a_g), -0.3, 0.3)
+        h = (reference.sigmoid(a_o + p_o * c) * np.tanh(c)) @ p["weight_hr"].T
+        np.testing.assert_allclose(run.state[1], c, rtol=1e-13)
+        np.testing.assert_allclose(run.state[0], keep_h * h_0 + (1 - keep_h) * h, rtol=1e-13)
 
     def test_wide_clips_change_nothing(self, rng):
         x, params, state, _ = self.setup(rng)
@@ -274,3 +321,35 @@ def test_refusals(rng, changed, message):
         (params if name.startswith("weight") else options)[name] = value
     with pytest.raises(ValueError, match=message):
         reference.recurrent_forward(x, params, state, **options)
+
+
+def test_a_cell_without_c_takes_nothing_for_it(rng):
+    variant = VARIANTS[0]._replace(cell=reference.GRU)
+    x, params, state, options = problem(rng, variant)
+    forward = reference.recurrent_forward
+    with pytest.raises(ValueError, match="zoneout_c: expected None, for the cell gru has no c"):
+        forward(x, params, state, **options, zoneout_c=np.zeros((STEPS, BATCH, HIDDEN)))
+    with pytest.raises(ValueError, match="state: expected 1 arrays, got 2"):
+        forward(x, params, (None, None), **options)
+    with pytest.raises(ValueError, match=r"params: expected some of .*, got weight_hr"):
+        forward(x, params | {"weight_hr": np.zeros((3, 3))}, state, **options)
+    run = forward(x, params, state, **options)
+    assert run.cells is None
+    with pytest.raises(ValueError, match="dcells: expected None, for the cell gru has no c"):
+        reference.recurrent_backward(run.tape, dcells=np.zeros((STEPS, BATCH, HIDDEN)))
+    backward = reference.recurrent(x, {f"{n}_l0": p for n, p in params.items()}, cell=reference.GRU)[2]
+    with pytest.raises(ValueError, match="cells: expected a cell with a c, got one with h alone"):
+        _ = backward.cells
+
+
+@pytest.mark.parametrize(**PARAMETRIZE)
+@pytest.mark.parametrize(("steps", "batch"), [(0, 3), (3, 0)])
+def test_nothing_to_do(rng, variant, steps, batch):
+    params = make_params(rng, variant)
+    run = reference.recurrent_forward(np.zeros((steps, batch, INPUTS)), params, cell=variant.cell)
+    got = reference.recurrent_backward(run.tape, np.zeros(run.y.shape))
+    assert run.y.shape == (steps, batch, variant.projection or HIDDEN)
+    assert run.cells is None or run.cells.shape == (steps, batch, HIDDEN)
+    for name, gradient in got.d_params.items():
+        assert gradient.shape == params[name].shape
+        assert not gradient.any()

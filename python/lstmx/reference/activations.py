@@ -73,7 +73,10 @@ _RULES = {
         lambda x, _, __: x / (1.0 + np.absolute(x)),
         lambda y, _, __: (1.0 - np.absolute(y)) * (1.0 - np.absolute(y)),
     ),
-    "softplus": _Rule(lambda x, _, __: np.logaddexp(0.0, x), lambda y, _, __: -np.expm1(-y)),
+    "softplus": _Rule(
+        lambda x, _, __: np.maximum(x, 0.0) + np.log1p(np.exp(-np.absolute(x))),
+        lambda y, _, __: -np.expm1(-y),
+    ),
 }
 ACTIVATIONS = tuple(_RULES)
 """The names that `Activation` knows."""

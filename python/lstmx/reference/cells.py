@@ -124,7 +124,8 @@ class LstmCell(CellSpec):
         self._activations = [Activation.of(a) for a in self.options.activations]
 
     @property
-    def parameters(self) -> dict[str, int]:  # noqa: D102
+    def parameters(self) -> dict[str, int]:
+        """Besides the biases, what the options need."""
         return super().parameters | ({"weight_ch": 3} if self.options.peephole else {})
 
     def normalize(self, step: Step, name: str, v: Array) -> tuple[Array, Any]:
@@ -137,7 +138,8 @@ class LstmCell(CellSpec):
         """The same undone: the gradients by v, and by the parameters row by row."""
         return dv, {}
 
-    def forward(self, step: Step, from_x: Array, from_h: Array, state: State) -> tuple[State, Saved]:  # noqa: D102
+    def forward(self, step: Step, from_x: Array, from_h: Array, state: State) -> tuple[State, Saved]:
+        """One step."""
         peephole, coupled, gate_clip, cell_clip = self._options
         gate, candidate, output = self._activations
         c_prev = state[1]
@@ -168,7 +170,8 @@ class LstmCell(CellSpec):
         saved |= {"a": (a_i, a_f, a_g, a_o), "ih": saved_x, "hh": saved_h, "c_norm": saved_c}
         return (o * s, c), saved
 
-    def backward(self, step: Step, saved: Saved, d_state: State) -> CellGradients:  # noqa: D102
+    def backward(self, step: Step, saved: Saved, d_state: State) -> CellGradients:
+        """The step undone."""
         peephole, coupled, gate_clip, cell_clip = self._options
         gate, candidate, output = self._activations
         i, f, g, o, c_prev, c, s = (saved[name] for name in ("i", "f", "g", "o", "c_prev", "c", "s"))

@@ -26,7 +26,8 @@ class GruCell(CellSpec):
     def __init__(self, linear_before_reset: bool = True) -> None:
         self.linear_before_reset = linear_before_reset
 
-    def forward(self, step: Step, from_x: Array, from_h: Array, state: State) -> tuple[State, Saved]:  # noqa: D102
+    def forward(self, step: Step, from_x: Array, from_h: Array, state: State) -> tuple[State, Saved]:
+        """One step."""
         (h_prev,) = state
         x_r, x_z, x_n = blocks(from_x + step.params["bias_ih"], 3)
         h_r, h_z, h_n = blocks(from_h + step.params["bias_hh"], 3)
@@ -43,7 +44,8 @@ class GruCell(CellSpec):
         h = (1.0 - z) * n + z * h_prev
         return (h,), {"r": r, "z": z, "n": n, "h_n": h_n, "h_prev": h_prev, "read": read}
 
-    def backward(self, step: Step, saved: Saved, d_state: State) -> CellGradients:  # noqa: D102
+    def backward(self, step: Step, saved: Saved, d_state: State) -> CellGradients:
+        """The step undone."""
         r, z, n, h_n, h_prev = (saved[name] for name in ("r", "z", "n", "h_n", "h_prev"))
         (dh,) = d_state
         # 4. h = (1 - z) * n + z * h_prev
@@ -87,12 +89,14 @@ class RnnCell(CellSpec):
     def __init__(self, activation: str | Activation = "tanh") -> None:
         self.activation = Activation.of(activation)
 
-    def forward(self, step: Step, from_x: Array, from_h: Array, state: State) -> tuple[State, Saved]:  # noqa: D102
+    def forward(self, step: Step, from_x: Array, from_h: Array, state: State) -> tuple[State, Saved]:
+        """One step."""
         # 2. hidden state
         h = self.activation(from_x + from_h + (step.params["bias_ih"] + step.params["bias_hh"]))
         return (h,), {"h": h}
 
-    def backward(self, step: Step, saved: Saved, d_state: State) -> CellGradients:  # noqa: D102
+    def backward(self, step: Step, saved: Saved, d_state: State) -> CellGradients:
+        """The step undone."""
         # 2. hidden state
         da = d_state[0] * self.activation.slope(saved["h"])
         return CellGradients(da, da, None, (), {"bias_ih": da, "bias_hh": da})

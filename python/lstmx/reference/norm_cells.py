@@ -34,7 +34,8 @@ class NormLstmCell(LstmCell):
         self.eps = eps
 
     @property
-    def parameters(self) -> dict[str, int]:  # noqa: D102
+    def parameters(self) -> dict[str, int]:
+        """Those of the plain cell, gains, and the bias of c."""
         return super().parameters | {"gain_ih": 4, "gain_hh": 4, "gain_c": 1, "bias_c": 1}
 
     def standardize(self, step: Step, name: str, v: Array) -> _Normalized:
@@ -45,14 +46,16 @@ class NormLstmCell(LstmCell):
         """The same undone."""
         raise NotImplementedError
 
-    def normalize(self, step: Step, name: str, v: Array) -> tuple[Array, Any]:  # noqa: D102
+    def normalize(self, step: Step, name: str, v: Array) -> tuple[Array, Any]:
+        """Standardize, scale and, for c, shift."""
         saved = self.standardize(step, name, v)
         scaled = step.params[f"gain_{name}"] * saved.n
         return (scaled + step.params["bias_c"] if name == "c" else scaled), saved
 
-    def normalize_backward(  # noqa: D102
+    def normalize_backward(
         self, step: Step, name: str, saved: Any, dv: Array
     ) -> tuple[Array, dict[str, Array]]:
+        """The same undone."""
         d_params = {f"gain_{name}": dv * saved.n} | ({"bias_c": dv} if name == "c" else {})
         return self.standardize_backward(step, saved, step.params[f"gain_{name}"] * dv), d_params
 
@@ -64,12 +67,14 @@ class LayerNormLstmCell(NormLstmCell):
     is scaled by what the others do; equation 20 itself is written for the four together.
     """
 
-    def standardize(self, step: Step, name: str, v: Array) -> _Normalized:  # noqa: D102
+    def standardize(self, step: Step, name: str, v: Array) -> _Normalized:
+        """See `NormLstmCell`."""
         parts = [self._standardize(block) for block in self._blocks(name, v)]
         n, std = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
         return _Normalized(n, std)
 
-    def standardize_backward(self, step: Step, saved: _Normalized, dn: Array) -> Array:  # noqa: D102
+    def standardize_backward(self, step: Step, saved: _Normalized, dn: Array) -> Array:
+        """See `NormLstmCell`."""
         count = saved.std.shape[1]
         parts = [
             (d - _row_mean(d) - n * _row_mean(d * n)) / std
@@ -100,7 +105,8 @@ class BatchNormLstmCell(NormLstmCell):
     [steps, 4H], `running_mean_c` and `running_var_c` [steps, H]: see `running_statistics`.
     """
 
-    def standardize(self, step: Step, name: str, v: Array) -> _Normalized:  # noqa: D102
+    def standardize(self, step: Step, name: str, v: Array) -> _Normalized:
+        """See `NormLstmCell`."""
         if step.statistics is not None:
             mean, var = (step.statistics[f"running_{kind}_{name}"] for kind in ("mean", "var"))
             t = min(step.t, len(mean) - 1)
@@ -112,7 +118,8 @@ class BatchNormLstmCell(NormLstmCell):
         std = np.sqrt(var + self.eps)
         return _Normalized(centred / std, std, (mean, var))
 
-    def standardize_backward(self, step: Step, saved: _Normalized, dn: Array) -> Array:  # noqa: D102
+    def standardize_backward(self, step: Step, saved: _Normalized, dn: Array) -> Array:
+        """See `NormLstmCell`."""
         if saved.batch is not None:
             dn = dn - _batch_mean(step, dn) - saved.n * _batch_mean(step, dn * saved.n)
         return dn / saved.std

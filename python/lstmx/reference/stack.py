@@ -21,8 +21,6 @@ Lengths: TypeAlias = NDArray[np.int64]
 OptionalState: TypeAlias = tuple[ArrayLike | None, ...] | None
 Turn: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 
-MASKS = ("zoneout_h", "zoneout_c", "recurrent_mask")
-
 
 def recurrent(
     x: ArrayLike,
@@ -89,7 +87,7 @@ def recurrent(
     ways = ("", "_reverse") if bidirectional else ("",)
     names = [[f"_l{k}{way}" for way in ways] for k in range(num_layers)]
     sizes = {"h": np.shape(params["weight_hh_l0"])[-1], "c": len(params["weight_ih_l0"]) // cell.gates}  # type: ignore[arg-type]
-    shapes = {f"{name}": (num_layers * len(ways), batch, sizes[name]) for name in cell.states}
+    shapes = {name: (num_layers * len(ways), batch, sizes[name]) for name in cell.states}
     given = _split(params, names), _split(masks, names), _split(statistics, names)
     states = _states("_0", state, shapes)
 
@@ -133,12 +131,13 @@ class Backward:
     _outputs: tuple[int, ...]
     _batch_first: bool
 
-    def __call__(  # noqa: D102
+    def __call__(
         self,
         dy: ArrayLike | None,
         d_state: OptionalState = None,
         dcells: Sequence[ArrayLike | None] | None = None,
     ) -> tuple[Array, State, dict[str, Array]]:
+        """`(dx, d_state, grads)`, as said above."""
         dx = float64_or_zeros("dy", dy, self._outputs)
         dx = dx.swapaxes(0, 1) if self._batch_first else dx
         states = _states("_n", d_state, self._shapes, "d")
@@ -156,7 +155,13 @@ class Backward:
 
     @property
     def cells(self) -> list[Array]:
-        """C at every step of each layer, [T, B, directions * H] with the time first, 0 beyond the lengths."""
+        """C at every step of each layer, [T, B, directions * H] with the time first, 0 beyond the lengths.
+
+        Raises:
+            ValueError: The cell has no c.
+        """
+        if "c" not in self._shapes:
+            raise ValueError(f"cells: expected a cell with a c, got one with {', '.join(self._shapes)} alone")
         return [layer.joined([run.cells for run in runs]) for layer, runs in self._layers]
 
     @property
