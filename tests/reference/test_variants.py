@@ -306,6 +306,41 @@ def test_refused_options(make, message):
         make()
 
 
+class TestStatistics:
+    VARIANT = next(v for v in VARIANTS if v.inference)
+
+    def test_a_cell_without_has_none(self, rng):
+        x, params, state, options = problem(rng, VARIANTS[0])
+        given = reference.initial_statistics(3, HIDDEN)
+        with pytest.raises(ValueError, match="statistics: expected some of none, got running_mean_c, "):
+            reference.recurrent_forward(x, params, state, **options | {"statistics": given})
+
+    def test_missing(self, rng):
+        x, params, state, options = problem(rng, self.VARIANT)
+        del options["statistics"]["running_var_c"]
+        with pytest.raises(KeyError, match="running_var_c"):
+            reference.recurrent_forward(x, params, state, **options)
+
+    @pytest.mark.parametrize(
+        ("shape", "message"),
+        [
+            ((2, 12), r"running_mean_hh: expected shape \(3, 12\), got \(2, 12\)"),
+            ((3, 3), r"running_mean_hh: expected shape \(3, 12\), got \(3, 3\)"),
+        ],
+    )
+    def test_wrong_shapes(self, rng, shape, message):
+        x, params, state, options = problem(rng, self.VARIANT)
+        options["statistics"]["running_mean_hh"] = np.zeros(shape)
+        with pytest.raises(ValueError, match=message):
+            reference.recurrent_forward(x, params, state, **options)
+
+    def test_no_steps(self, rng):
+        x, params, state, options = problem(rng, self.VARIANT)
+        options["statistics"] = reference.initial_statistics(0, HIDDEN)
+        with pytest.raises(ValueError, match="running_mean_ih: expected one step or more, got 0"):
+            reference.recurrent_forward(x, params, state, **options)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

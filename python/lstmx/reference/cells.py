@@ -29,7 +29,7 @@ class Step(NamedTuple):
     alive: Flags  # [B]: the rows that have this step; the others compute on zeros and are dropped
     zoneout_c: Array | None  # [B,H]
     recurrent_mask: Array | None  # [B,H]
-    statistics: Mapping[str, Array] | None  # running statistics; None is training
+    statistics: Mapping[str, Array] | None  # running statistics, each [steps, ...]; None is training
 
 
 class CellGradients(NamedTuple):
@@ -50,12 +50,14 @@ class CellSpec:
         gates: The number of gates: the weights have G = gates * H rows.
         states: The names of its states, the first of which is the output h; a cell state c has H units.
         traced: What `saved` holds of the gates, in the order of their rows in the weights.
+        statistics: The size of each running statistic, in units of H.
     """
 
     name: ClassVar[str]
     gates: ClassVar[int]
     states: ClassVar[tuple[str, ...]]
     traced: ClassVar[tuple[str, ...]]
+    statistics: ClassVar[Mapping[str, int]] = {}
 
     @property
     def parameters(self) -> dict[str, int]:

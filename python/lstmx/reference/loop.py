@@ -6,8 +6,8 @@ a projection (`weight_hr`). What a cell does between the products is in `cells`,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -86,12 +86,13 @@ def recurrent_forward(
         zoneout_c: The same of c, [T, B, H].
         recurrent_mask: What h is multiplied by where it enters weight_hh, at every step the same, [B, P] (Gal
             and Ghahramani 2016). None is 1.
-        statistics: Of a cell with batch normalization: running statistics to use; None takes the batch's.
+        statistics: Of a cell with batch normalization, what `cell.statistics` lists, each [steps, ...]: the
+            running statistics to use. None takes the batch's.
 
     Raises:
-        KeyError: A parameter is missing.
+        KeyError: A parameter or a statistic is missing.
         TypeError: An argument does not hold real numbers, lengths not integers or resets not bool.
-        ValueError: A shape does not fit the others, or the cell has no such parameter.
+        ValueError: A shape does not fit the others, or the cell has no such parameter or statistic.
 
     Example:
         >>> from lstmx.reference import LSTM
@@ -111,7 +112,7 @@ def recurrent_forward(
     mask = None if recurrent_mask is None else float64("recurrent_mask", recurrent_mask, (batch, width))
     if keep_c is not None and "c" not in cell.states:
         raise ValueError(f"zoneout_c: expected None, for the cell {cell.name} has no c")
-    kept = None if statistics is None else {n: float64(n, s, (None, None)) for n, s in statistics.items()}
+    kept = None if statistics is None else read_statistics(cell, statistics, size)
     x = np.where(alive[:, :, None], x, 0.0)
 
     all_steps, all_saved, h_read, h_cell, y = [], [], [], [], []
@@ -267,12 +268,29 @@ def trace(tape: Tape) -> dict[str, Array]:
     }
 
 
+def read_statistics(cell: CellSpec, statistics: Mapping[str, ArrayLike], size: int) -> dict[str, Array]:
+    """The running statistics of a cell as float64, all of one number of steps, which is no less than 1."""
+    _refuse_unknown("statistics", statistics, cell.statistics)
+    read, steps = {}, None
+    for name, units in cell.statistics.items():
+        read[name] = float64(name, statistics[name], (steps, units * size))
+        steps = len(read[name])
+        if steps == 0:
+            raise ValueError(f"{name}: expected one step or more, got 0")
+    return read
+
+
+def _refuse_unknown(name: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
+    unknown = given.keys() - set(known)
+    if unknown:
+        known = ", ".join(known) or "none"
+        raise ValueError(f"{name}: expected some of {known}, got {', '.join(sorted(unknown))}")
+
+
 def _read_params(cell: CellSpec, params: Mapping[str, ArrayLike | None], inputs: int) -> dict[str, Array]:
     """The weights and the parameters of the cell as float64; the sizes follow from the weights."""
     known = (*WEIGHTS[: 2 + ("c" in cell.states)], *cell.parameters)
-    unknown = params.keys() - set(known)
-    if unknown:
-        raise ValueError(f"params: expected some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
+    _refuse_unknown("params", params, known)
     weight_ih = float64("weight_ih", params["weight_ih"], (None, inputs))  # type: ignore[arg-type]
     size = weight_ih.shape[0] // cell.gates
     rows = cell.gates * size

@@ -8,14 +8,14 @@ products, the biases are added after; c is seen by its activation as gain_c * no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lstmx.reference._arrays import Array, float64
+from lstmx.reference._arrays import Array
 from lstmx.reference.cells import CellOptions, LstmCell, Step, blocks
-from lstmx.reference.loop import Tape
+from lstmx.reference.loop import Tape, read_statistics
 
 
 class _Normalized(NamedTuple):
@@ -105,6 +105,12 @@ class BatchNormLstmCell(NormLstmCell):
     [steps, 4H], `running_mean_c` and `running_var_c` [steps, H]: see `running_statistics`.
     """
 
+    statistics: ClassVar[Mapping[str, int]] = {
+        f"running_{kind}_{name}": units
+        for name, units in (("ih", 4), ("hh", 4), ("c", 1))
+        for kind in ("mean", "var")
+    }
+
     def standardize(self, step: Step, name: str, v: Array) -> _Normalized:
         """See `NormLstmCell`."""
         if step.statistics is not None:
@@ -157,13 +163,9 @@ def running_statistics(
         raise ValueError(
             f"tape: expected that of training with a BatchNormLstmCell, got a {cell.name} cell's"
         )
-    size = tape.h_cell.shape[2]
-    result: dict[str, Array] = {}
-    for name, units in (("ih", 4), ("hh", 4), ("c", 1)):
-        mean, var = (
-            float64(f"running_{kind}_{name}", statistics[f"running_{kind}_{name}"], (None, units * size))
-            for kind in ("mean", "var")
-        )
+    result = read_statistics(cell, statistics, tape.h_cell.shape[2])
+    for name in ("ih", "hh", "c"):
+        mean, var = result[f"running_mean_{name}"], result[f"running_var_{name}"]
         for step, saved in zip(tape.steps[: len(mean)], tape.saved, strict=False):
             rows = int(step.alive.sum())
             if rows < 2:
@@ -172,7 +174,6 @@ def running_statistics(
             unbiased = batch_var * (rows / (rows - 1))
             mean[step.t] = (1 - momentum) * mean[step.t] + momentum * batch_mean
             var[step.t] = (1 - momentum) * var[step.t] + momentum * unbiased
-        result |= {f"running_mean_{name}": mean, f"running_var_{name}": var}
     return result
 
 
@@ -183,9 +184,8 @@ def initial_statistics(steps: int, size: int) -> dict[str, Array]:
     {'running_mean_ih': (7, 8), 'running_mean_hh': (7, 8), 'running_mean_c': (7, 2)}
     """
     return {
-        f"running_{kind}_{name}": np.full((steps, units * size), value)
-        for name, units in (("ih", 4), ("hh", 4), ("c", 1))
-        for kind, value in (("mean", 0.0), ("var", 1.0))
+        name: np.full((steps, units * size), 1.0 if "var" in name else 0.0)
+        for name, units in BatchNormLstmCell.statistics.items()
     }
 
 
