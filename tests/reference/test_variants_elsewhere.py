@@ -263,6 +263,13 @@ class TestOnnxRuntime:
         cell = LstmCell(CellOptions(activations=tuple(ours.values())))
         self.compare(rng, "LSTM", cell, (0, 3, 1, 2), **attributes)
 
+    @pytest.mark.parametrize("name", ["hard_sigmoid", "leaky_relu", "elu"])
+    def test_default_parameters(self, rng, name):
+        """Of thresholded_relu ONNX says 1, its runtime takes 0."""
+        cell = LstmCell(CellOptions(activations=("sigmoid", name, "tanh")))
+        activations = ["Sigmoid", ONNX_ACTIVATIONS[name][0], "Tanh"]
+        self.compare(rng, "LSTM", cell, (0, 3, 1, 2), activations=activations)
+
     @pytest.mark.parametrize("linear_before_reset", [False, True])
     def test_gru(self, rng, linear_before_reset):
         cell = GruCell(linear_before_reset)
