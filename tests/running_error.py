@@ -9,10 +9,11 @@ are: added up as if all had the worst sign, they would grow without bound over t
 where real ones do not, and no longer tell a wrong result from a right one. What each operation adds, u = eps
 / 2 being the largest relative error of one rounding:
 
-- sum, difference, product, quotient, root: u of the result.
+- sum, difference, product, quotient, root: u of the result. A choice (where, maximum) and a size add
+  nothing; a comparison compares the values.
 - a sum of n products: sqrt(n) u of the sum of absolute products, which is the standard deviation that n
   roundings of the worst kind of data, terms of one sign, stay below (Higham and Mary 2019).
-- sigmoid and tanh: 4 eps of the result, the accuracy that the kernels promise (4 ulp).
+- sigmoid, tanh and the like: 4 eps of the result, the accuracy that the kernels promise (4 ulp).
 """
 
 from __future__ import annotations
@@ -130,6 +131,36 @@ def _sqrt(a):
     return _rounded(value, np.minimum(np.sqrt(a.error / EPS), first_order))
 
 
+@_handles(np.maximum)
+def _maximum(a, b):
+    return _where(a.value >= b.value, a, b)
+
+
+@_handles(np.minimum)
+def _minimum(a, b):
+    return _where(a.value <= b.value, a, b)
+
+
+@_handles(np.absolute)
+def _absolute(a):
+    return Bounded(np.abs(a.value), a.error)
+
+
+@_handles(np.greater)
+def _greater(a, b):
+    return a.value > b.value
+
+
+@_handles(np.less)
+def _less(a, b):
+    return a.value < b.value
+
+
+@_handles(np.less_equal)
+def _less_equal(a, b):
+    return a.value <= b.value
+
+
 @_handles(np.matmul)
 def _matmul(a, b):
     rounding = ROUNDING * np.sqrt(a.shape[-1]) * (np.abs(a.value) @ np.abs(b.value))
@@ -154,6 +185,18 @@ def _logaddexp(a, b):
 def _exp(a):
     value = np.exp(a.value)
     return Bounded(value, value * np.hypot(a.error, ACTIVATION))
+
+
+@_handles(np.expm1)
+def _expm1(a):
+    value = np.expm1(a.value)
+    return Bounded(value, np.hypot((value + 1.0) * a.error, ACTIVATION * value))
+
+
+@_handles(np.log1p)
+def _log1p(a):
+    value = np.log1p(a.value)
+    return Bounded(value, np.hypot(a.error / (1.0 + a.value), ACTIVATION * value))
 
 
 def bounded(array: NDArray[np.float32] | None) -> Bounded | None:

@@ -33,9 +33,8 @@ def call(case, threads=None, checkpoint_steps=None):
 
 @pytest.mark.parametrize("name", ["lstm_forward", "lstm_backward", "linear_forward", "linear_backward"])
 def test_the_reference_takes_the_same_arguments(name):
-    """Those of the reference, in order; besides them only what does not touch the maths, and `cell`."""
+    """Those of the reference, in order; besides them only what does not touch the maths."""
     ours, theirs = (list(inspect.signature(getattr(m, name)).parameters) for m in (functional, reference))
-    theirs = [n for n in theirs if n != "cell"]
     assert ours[: len(theirs)] == theirs
     assert set(ours) - set(theirs) <= {"checkpoint_steps", "threads"}
 

@@ -4,14 +4,18 @@ The kernels are tested against these functions, on outputs and on all gradients;
 tested by finite differences and against PyTorch. Names, shapes and the order of arguments are the library's.
 Everything is pure: nothing is written in place, and a gradient is returned rather than accumulated.
 
-A recurrent cell is one `CellSpec`: what happens between the matrix products, forward and backward.
+A recurrent cell is one `CellSpec`: what happens between the matrix products, forward and backward. All cells
+run in one time loop (`recurrent_forward`), and that in layers and directions (`recurrent`).
 """
 
-from lstmx.reference.cells import LSTM, CellSpec, sigmoid
+from lstmx.reference.activations import ACTIVATIONS, Activation, sigmoid
+from lstmx.reference.cells import LSTM, CellOptions, CellSpec, LstmCell
 from lstmx.reference.embedding import embedding_backward, embedding_forward
+from lstmx.reference.gru import GRU, RNN, GruCell, RnnCell
 from lstmx.reference.linear import LinearGradients, linear_backward, linear_forward
+from lstmx.reference.loop import Gradients, Run, Tape, recurrent_backward, recurrent_forward, trace
 from lstmx.reference.losses import cross_entropy, huber, mae, mse
-from lstmx.reference.lstm import LstmGradients, LstmTape, lstm_backward, lstm_forward
+from lstmx.reference.lstm import LstmGradients, lstm_backward, lstm_forward
 from lstmx.reference.norm import (
     BatchNormResult,
     NormGradients,
@@ -21,17 +25,36 @@ from lstmx.reference.norm import (
     layer_norm_backward,
     layer_norm_forward,
 )
+from lstmx.reference.norm_cells import (
+    BatchNormLstmCell,
+    LayerNormLstmCell,
+    initial_statistics,
+    running_statistics,
+)
 from lstmx.reference.optim import adam_step, clip_scale, global_norm, sgd_step
-from lstmx.reference.stack import lstm
+from lstmx.reference.stack import Backward, lstm, recurrent
 
 __all__ = [
+    "ACTIVATIONS",
+    "GRU",
     "LSTM",
+    "RNN",
+    "Activation",
+    "Backward",
+    "BatchNormLstmCell",
     "BatchNormResult",
+    "CellOptions",
     "CellSpec",
+    "Gradients",
+    "GruCell",
+    "LayerNormLstmCell",
     "LinearGradients",
+    "LstmCell",
     "LstmGradients",
-    "LstmTape",
     "NormGradients",
+    "RnnCell",
+    "Run",
+    "Tape",
     "adam_step",
     "batch_norm_backward",
     "batch_norm_forward",
@@ -42,6 +65,7 @@ __all__ = [
     "embedding_forward",
     "global_norm",
     "huber",
+    "initial_statistics",
     "layer_norm_backward",
     "layer_norm_forward",
     "linear_backward",
@@ -51,6 +75,11 @@ __all__ = [
     "lstm_forward",
     "mae",
     "mse",
+    "recurrent",
+    "recurrent_backward",
+    "recurrent_forward",
+    "running_statistics",
     "sgd_step",
     "sigmoid",
+    "trace",
 ]
