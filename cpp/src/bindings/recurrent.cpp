@@ -59,9 +59,9 @@ RecurrentGradients check_gradients(const RecurrentTape& tape, const py::array& d
       });
 }
 
-// [T,B,H], any strides but of the last axis: 0 to 1, how much a unit keeps
-ConstView3 check_keep(const char* name, const Optional& array, Index T, Index B, Index H) {
-  return array ? Array(name, *array, 3, Access::read).shaped({T, B, H}).view3() : ConstView3{};
+// [T,B,N], any strides but of the last axis: 0 to 1, how much a unit keeps
+ConstView3 check_keep(const char* name, const Optional& array, Index T, Index B, Index N) {
+  return array ? Array(name, *array, 3, Access::read).shaped({T, B, N}).view3() : ConstView3{};
 }
 
 std::unique_ptr<RecurrentTape> forward(RecurrentPlan& plan, std::int64_t version, const py::array& weight_ih,
@@ -99,10 +99,10 @@ std::unique_ptr<RecurrentTape> forward(RecurrentPlan& plan, std::int64_t version
   if (cells) call.cells = Array("cells", *cells, 3, Access::write).shaped({T, B, H}).mutable_view3();
   if (gates) call.gates = Array("gates", *gates, 3, Access::write).shaped({T, B, 4 * H}).mutable_view3();
   if (gates && (!training || checkpoint_steps != 0)) refuse("gates", "None without a tape of all steps");
-  call.keep_h = check_keep("keep_h", keep_h, T, B, H);
+  call.keep_h = check_keep("keep_h", keep_h, T, B, P);
   call.keep_c = check_keep("keep_c", keep_c, T, B, H);
-  if ((keep_h || keep_c) && plan.cell() != Cell::variant) refuse("keep_h, keep_c", "None for this cell");
-  if (keep_h && P != H) refuse("keep_h", "None with a projection");
+  if (keep_h && plan.cell() == Cell::lstm) refuse("keep_h", "None for this cell");
+  if (keep_c && plan.cell() != Cell::variant) refuse("keep_c", "None for this cell");
   call.h_mask = dense_input("h_mask", h_mask, {B, P});
   if (h_mask && (!training || plan.cell() == Cell::lstm)) refuse("h_mask", "None in inference and for this cell");
   if (checkpoint_steps < 0) refuse("checkpoint_steps", "at least 0");
@@ -219,7 +219,7 @@ void backward(RecurrentTape& tape, const py::array& x, const py::array& y, const
   args.dh_0 = dense_output("dh_0", dh_0, {B, P});
   args.dc_0 = dense_output("dc_0", dc_0, {B, H});
   args.gradients = check_gradients(tape, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, d_weight_ch, d_weight_hr);
-  args.staged.keep_h = check_keep("keep_h", keep_h, T, B, H);
+  args.staged.keep_h = check_keep("keep_h", keep_h, T, B, P);
   args.staged.keep_c = check_keep("keep_c", keep_c, T, B, H);
   args.staged.h_mask = dense_input("h_mask", h_mask, {B, P});
   if (h_mask.has_value() != masked) refuse("h_mask", "the mask that forward was given");

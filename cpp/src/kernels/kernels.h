@@ -97,7 +97,7 @@ struct Schedule {
 // What only staged cells read (generic/staged_forward.h).
 struct StagedInputs {
   const VariantOptions* options;  // of the cell `variant`
-  ConstView3 keep_h, keep_c;      // [T,B,H], 0 to 1: how much of the value before a unit keeps (zoneout); or data null
+  ConstView3 keep_h, keep_c;      // [T,B,P], [T,B,H], 0 to 1: how much a unit keeps of its value before; or data null
   const float* h_mask;            // [B,P], training only: h times this enters weight_hh; or null
 };
 

@@ -31,16 +31,22 @@ struct GruCell {
     gate[1] = rz[1];
     gate[2] = n[0];
     // 3. h = (1 - z) n + z h_prev
-    h = c = S::fma(rz[1], S::sub(in.c, n[0]), n[0]);
+    h = S::fma(rz[1], S::sub(in.c, n[0]), n[0]);
+    // 4. zoneout
+    if (in.keeps_h) h = S::fma(in.keep_h, in.c, S::mul(S::sub(S::set(1.0f), in.keep_h), h));
+    c = h;
   }
 
   LSTMX_INLINE void backward(const VariantOptions*, Vec (&gate)[gates], const Inputs& in, Vec dh, Vec& dc, Vec&,
                              Vec (&)[1], Vec&) {
     const Vec one = S::set(1.0f), r = gate[0], z = gate[1], n = gate[2], n_h = gate[3];
-    // 3.
+    // 4.
     dh = S::add(dh, dc);
+    const Vec kept = in.keeps_h ? S::mul(in.keep_h, dh) : S::set(0.0f);
+    dh = S::sub(dh, kept);
+    // 3.
     const Vec d_z = S::mul(dh, S::sub(in.c, n)), d_n = S::fnma(dh, z, dh);
-    dc = S::mul(dh, z);
+    dc = S::fma(dh, z, kept);
     // 2.
     gate[2] = S::mul(d_n, S::fnma(n, n, one));
     gate[3] = S::mul(gate[2], r);

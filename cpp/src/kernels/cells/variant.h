@@ -40,7 +40,7 @@ struct VariantCell {
     if (o.peepholes) gate[3] = S::fma(in.unit_param[2], c, gate[3]);
     gate[3] = value(o, o.gate, gate[3]);
     // 4. h = o output(c)
-    h = S::mul(gate[3], value(o, o.output, c));
+    h = S::mul(gate[3], apply(o.output, c));
     // 5. zoneout
     if (in.keeps_h) h = mix(in.keep_h, in.h, h);
     if (in.keeps_c) c = mix(in.keep_c, in.c, c);
@@ -52,7 +52,7 @@ struct VariantCell {
                              Vec& dh_prev, Vec (&d_param)[unit_params], Vec& h) {
     const VariantOptions& o = *options;
     const Vec i = gate[0], f = gate[1], g = gate[2], out = gate[3];
-    const Vec c = new_cell(o, gate, in.c), value_c = value(o, o.output, c);
+    const Vec c = new_cell(o, gate, in.c), value_c = apply(o.output, c);
     h = S::mul(out, value_c);
     // 5.
     Vec dc_prev = S::set(0.0f);
@@ -65,7 +65,7 @@ struct VariantCell {
       dc = S::sub(dc, dc_prev);
     }
     // 4.
-    dc = S::fma(S::mul(dh, out), slope(o, o.output, value_c), dc);
+    dc = S::fma(S::mul(dh, out), slope(o.output, value_c), dc);
     // 3.
     gate[3] = S::mul(S::mul(dh, value_c), slope(o, o.gate, out));
     if (o.peepholes) {
@@ -95,6 +95,7 @@ struct VariantCell {
  private:
   using Act = Activations<S>;
   static constexpr float limit = 3.40282347e38f;  // a clip below it is one
+  static constexpr int log_terms = 9;             // of a series in at most 1/9
   static constexpr float huge = 8.5070592e37f;    // times the smallest normal number, 1
 
   LSTMX_INLINE Vec one() { return S::set(1.0f); }
@@ -109,6 +110,21 @@ struct VariantCell {
   LSTMX_INLINE Vec clip(Vec x, float most) { return S::min(S::set(most), S::max(S::set(-most), x)); }
   LSTMX_INLINE Vec magnitude(Vec x) { return S::max(S::sub(S::set(0.0f), x), x); }
 
+  // e^x - 1 = 2t / (1 - t), t = tanh(x / 2), for x at most 0
+  LSTMX_INLINE Vec exp_minus_1(Vec x) {
+    Vec t[1] = {S::mul(S::set(0.5f), x)};
+    Act::template tanh<1>(t);
+    return S::div(S::add(t[0], t[0]), S::sub(one(), t[0]));
+  }
+
+  // log(1 + u) = 2 artanh(s), s = u / (2 + u), for u from 0 to 1
+  LSTMX_INLINE Vec log_1_plus(Vec u) {
+    const Vec s = S::div(u, S::add(S::set(2.0f), u)), square = S::mul(s, s);
+    Vec sum = S::set(0.0f);
+    for (int n = 2 * log_terms - 1; n > 0; n -= 2) sum = S::fma(sum, square, S::set(2.0f / n));
+    return S::mul(s, sum);
+  }
+
   LSTMX_INLINE Vec new_cell(const VariantOptions& o, const Vec (&gate)[gates], Vec c_prev) {
     const Vec c = S::fma(gate[1], c_prev, S::mul(gate[0], gate[2]));
     return o.cell_clip < limit ? clip(c, o.cell_clip) : c;
@@ -120,12 +136,19 @@ struct VariantCell {
     return v[0];
   }
 
+  // of what is clipped first
   template <int N>
   LSTMX_INLINE void value(const VariantOptions& o, const Activation& a, Vec (&v)[N]) {
     if (o.gate_clip < limit) {
       for (Vec& x : v) x = clip(x, o.gate_clip);
     }
     apply(a, v);
+  }
+
+  LSTMX_INLINE Vec apply(const Activation& a, Vec x) {
+    Vec v[1] = {x};
+    apply(a, v);
+    return v[0];
   }
 
   template <int N>
@@ -148,6 +171,9 @@ struct VariantCell {
       case Function::leaky_relu:
         for (Vec& x : v) x = S::fma(alpha, S::min(zero, x), S::max(zero, x));
         return;
+      case Function::thresholded_relu:
+        for (Vec& x : v) x = S::mul(x, positive(S::sub(x, alpha)));
+        return;
       case Function::scaled_tanh:
         for (Vec& x : v) x = S::mul(beta, x);
         Act::template tanh<N>(v);
@@ -156,17 +182,15 @@ struct VariantCell {
       case Function::softsign:
         for (Vec& x : v) x = S::div(x, S::add(one(), magnitude(x)));
         return;
-      case Function::elu: {  // e^x - 1 = 2t / (1 - t), t = tanh(x / 2), for x below zero
-        Vec above[N];
-        for (int n = 0; n < N; ++n) {
-          above[n] = S::max(zero, v[n]);
-          v[n] = S::mul(S::set(0.5f), S::min(zero, v[n]));
-        }
-        Act::template tanh<N>(v);
-        for (int n = 0; n < N; ++n)
-          v[n] = S::fma(alpha, S::div(S::add(v[n], v[n]), S::sub(one(), v[n])), above[n]);
+      case Function::elu:
+        for (Vec& x : v) x = S::fma(alpha, exp_minus_1(S::min(zero, x)), S::max(zero, x));
         return;
-      }
+      case Function::softplus:  // log(1 + e^x) = max(x, 0) + log(1 + e^-|x|)
+        for (Vec& x : v) {
+          const Vec u = S::add(one(), exp_minus_1(S::sub(zero, magnitude(x))));
+          x = S::add(S::max(zero, x), log_1_plus(u));
+        }
+        return;
     }
   }
 
@@ -175,7 +199,7 @@ struct VariantCell {
     if (!(o.gate_clip < limit)) return slope(a, y);
     Vec ends[2] = {S::set(-o.gate_clip), S::set(o.gate_clip)};
     apply(a, ends);
-    return S::mul(slope(a, y), within(y, ends[0], ends[1]));
+    return S::mul(slope(a, y), within(y, S::min(ends[0], ends[1]), S::max(ends[0], ends[1])));
   }
 
   LSTMX_INLINE Vec slope(const Activation& a, Vec y) {
@@ -186,6 +210,7 @@ struct VariantCell {
       case Function::tanh:
         return S::fnma(y, y, one());
       case Function::relu:
+      case Function::thresholded_relu:
         return positive(y);
       case Function::hard_sigmoid:
         return S::mul(alpha, within(y, S::set(0.0f), one()));
@@ -201,6 +226,8 @@ struct VariantCell {
         const Vec rest = S::sub(one(), magnitude(y));
         return S::mul(rest, rest);
       }
+      case Function::softplus:  // 1 - e^-y
+        return S::sub(S::set(0.0f), exp_minus_1(S::sub(S::set(0.0f), y)));
       case Function::elu: {
         const Vec above = positive(y);
         return S::fma(above, S::sub(one(), S::add(y, alpha)), S::add(y, alpha));

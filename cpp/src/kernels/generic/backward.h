@@ -309,7 +309,7 @@ struct Backward : Layout<S, Cell_> {
                             : S::add(piece.of_rows(from.dh), piece.of_rows(from.dy));
     if constexpr (Cell::staged) {
       const auto in = read_inputs<Cell>(
-          piece, c_prev, k.unit_params, L::vectors(a.size.H) * W, a.staged, k.zeros,
+          piece, c_prev, k.unit_params, L::vectors(a.size.H) * W, a.staged, projects, k.zeros,
           [&](const ConstView3& view, Index i) { return step.row(view, p + i); },
           [&](Index i) { return step.h_before(p + i); });
       Vec kept = S::set(0.0f), h = kept, d_param[Cell::unit_params ? Cell::unit_params : 1];
@@ -346,7 +346,13 @@ struct Backward : Layout<S, Cell_> {
     float* rows = k.dh_rows + (a.schedule.first[step.t] - a.schedule.first[chunk.begin] + begin) * k.stride;
     for (Index r = 0; r < count; ++r) {
       const float *carried = step.carried_dh(begin + r), *dy = step.row(a.dy, begin + r);
-      for (Index j = 0; j < P; ++j) rows[r * k.stride + j] = carried[j] + dy[j];
+      const float *keep = step.row(a.staged.keep_h, begin + r);
+      float *to = rows + r * k.stride, *kept = k.kept_dh + (begin + r) * k.stride;
+      for (Index j = 0; j < P; ++j) to[j] = carried[j] + dy[j];
+      for (Index j = 0; a.staged.keep_h.data && j < P; ++j) {
+        kept[j] = keep[j] * to[j];
+        to[j] -= kept[j];
+      }
     }
     for_column_groups<S>(a.size.H, [&](Index column, Index vectors, Index) {
       with_constant(vectors, [&]<int V>() {

@@ -69,7 +69,8 @@ struct CellInputs {
 // of h before the step are; a row more than there are reads zeros.
 template <class Cell, class S, bool quads, class ViewRow, class HRow>
 LSTMX_INLINE CellInputs<S, Cell> read_inputs(const Piece<S, quads>& piece, const float* c, const float* unit_params,
-                                             Index stride, const StagedInputs& staged, const float* zeros,
+                                             Index stride, const StagedInputs& staged, bool projects,
+                                             const float* zeros,
                                              const ViewRow& view_row, const HRow& h_row) {
   const auto gather = [&](const auto& row_of) {
     const float* row[S::width / 4];
@@ -81,7 +82,7 @@ LSTMX_INLINE CellInputs<S, Cell> read_inputs(const Piece<S, quads>& piece, const
   if (Cell::has_unit_params(staged)) {
     for (int e = 0; e < Cell::unit_params; ++e) in.unit_param[e] = piece.of_units(unit_params + e * stride);
   }
-  in.keeps_h = staged.keep_h.data != nullptr;
+  in.keeps_h = staged.keep_h.data != nullptr && !projects;  // of a projection it acts on what is projected
   in.keeps_c = staged.keep_c.data != nullptr;
   if (in.keeps_h) {
     in.h = gather(h_row);

@@ -37,7 +37,7 @@ struct StagedForward : ForwardFrame<S, Cell_> {
       }
     });
     apply<training>(k, t, row, count, before + first, after + first);
-    if (a.size.P != a.size.H) project_outputs(k, count);
+    if (a.size.P != a.size.H) project_outputs(k, t, count);
     F::template write_step<training>(k, t, count, after);
   }
 
@@ -103,7 +103,7 @@ struct StagedForward : ForwardFrame<S, Cell_> {
       for (int g = 0; g < G; ++g) gate[g] = quads && g / L::quad_vectors >= piece.rows ? S::set(0.0f) : S::load(gates + g * W);
       if constexpr (quads) S::gates_of_quads(gate);
       const auto inputs = read_inputs<Cell>(
-          piece, cells + (before + r) * units, unit_params, L::vectors(H) * W, a.staged, k.zeros,
+          piece, cells + (before + r) * units, unit_params, L::vectors(H) * W, a.staged, projects, k.zeros,
           [&](const ConstView3& v, Index i) { return v.data + t * v.step + a.schedule.order[p + i] * v.row; },
           [&](Index i) { return k.h[p + i]; });
       Cell::forward(a.staged.options, gate, inputs, c, h);
@@ -116,8 +116,8 @@ struct StagedForward : ForwardFrame<S, Cell_> {
     });
   }
 
-  // y = weight_hr outputs
-  static void project_outputs(const Context& k, Index count) {
+  // y = weight_hr outputs, or what zoneout makes of it
+  static void project_outputs(const Context& k, Index t, Index count) {
     const RecurrentForward& a = k.a;
     const Index I = a.size.I, H = a.size.H, P = a.size.P, first = k.part.positions.begin;
     const float* panel = a.packed + L::forward_panels(I, H, P) + L::unit_params_size(H);
@@ -141,6 +141,11 @@ struct StagedForward : ForwardFrame<S, Cell_> {
         });
       });
     });
+    const ConstView3& keep = a.staged.keep_h;
+    for (Index p = first; keep.data && p < first + count; ++p) {
+      const float* kept = keep.data + t * keep.step + a.schedule.order[p] * keep.row;
+      for (Index j = 0; j < P; ++j) k.y[p][j] = kept[j] * k.h[p][j] + (1.0f - kept[j]) * k.y[p][j];
+    }
   }
 };
 
