@@ -46,6 +46,11 @@ TABLE = {
     "d_weight_hh": Tolerance(8.0, _MERGED),
     "d_bias_ih": Tolerance(8.0, _MERGED),
     "d_bias_hh": Tolerance(8.0, _MERGED),
+    # its variants
+    "cells": Tolerance(8.0, _STATE),
+    "gates": Tolerance(8.0, _STATE),
+    "d_weight_ch": Tolerance(8.0, _MERGED),
+    "d_weight_hr": Tolerance(8.0, _MERGED),
     # linear layer
     "linear_y": Tolerance(4.0, _LINEAR),
     "linear_dx": Tolerance(4.0, _LINEAR),

@@ -73,8 +73,7 @@ std::unique_ptr<RecurrentTape> forward(RecurrentPlan& plan, std::int64_t version
                                        const Optional& weight_hr, const Optional& cells, const Optional& gates,
                                        const Optional& keep_h, const Optional& keep_c, const Optional& h_mask) {
   const Index I = plan.input_size(), H = plan.hidden_size(), P = plan.output_size();
-  const RecurrentWeights weights =
-      check_weights(plan, weight_ih, weight_hh, bias_ih, bias_hh, weight_ch, weight_hr);
+  const RecurrentWeights weights = check_weights(plan, weight_ih, weight_hh, bias_ih, bias_hh, weight_ch, weight_hr);
   const Array in("x", x, 3, Access::read);
   const Index T = in.shape(0), B = in.shape(1);
   if (in.shape(2) != I) refuse("x", "shape (*, *, " + std::to_string(I) + ")");
@@ -177,8 +176,7 @@ py::object backward_once(RecurrentTape& tape, const py::array& x, const py::arra
   if (dy) args.dy = view("dy", *dy, H);
   args.dh_n = dense_input("dh_n", dh_n, {1, B, H});
   args.dc_n = dense_input("dc_n", dc_n, {1, B, H});
-  args.gradients =
-      check_gradients(tape, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, std::nullopt, std::nullopt);
+  args.gradients = check_gradients(tape, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, std::nullopt, std::nullopt);
   args.threads = check_threads(threads);
   py::object dx = py::none(), dstate = py::none();
   if (need_dx) {
@@ -272,9 +270,8 @@ void bind_recurrent(py::module_& m) {
            arg("d_bias_ih"), arg("d_bias_hh"), arg("threads"))
       .def("backward", &backward, arg("x"), arg("y"), arg("h_0"), arg("dy"), arg("dh_n"), arg("dc_n"), arg("dx"),
            arg("dh_0"), arg("dc_0"), arg("d_weight_ih"), arg("d_weight_hh"), arg("d_bias_ih"), arg("d_bias_hh"),
-           arg("threads"), arg("d_weight_ch") = py::none(), arg("d_weight_hr") = py::none(),
-           arg("dcells") = py::none(), arg("keep_h") = py::none(), arg("keep_c") = py::none(),
-           arg("h_mask") = py::none());
+           arg("threads"), arg("d_weight_ch") = py::none(), arg("d_weight_hr") = py::none(), arg("dcells") = py::none(),
+           arg("keep_h") = py::none(), arg("keep_c") = py::none(), arg("h_mask") = py::none());
   py::class_<RecurrentPlan>(m, "LstmPlan")
       .def(py::init(&make_plan), arg("input_size"), arg("hidden_size"), py::kw_only(), arg("cell") = "lstm",
            arg("output_size") = py::none(), arg("coupled") = false, arg("peepholes") = false,

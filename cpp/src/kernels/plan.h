@@ -43,7 +43,7 @@ struct RecurrentCall {
   Index reset_step, reset_row;
   View3 y;
   float *h_n, *c_n;
-  View3 cells, gates;   // data null: not wanted; gates in training only, without checkpoints
+  View3 cells, gates;  // data null: not wanted; gates in training only, without checkpoints
   ConstView3 keep_h, keep_c;
   const float* h_mask;  // [B,P] or null; in training only
   // Training: 0 keeps every gate; otherwise the states every so many steps, from which backward makes the gates again.
@@ -57,8 +57,8 @@ class RecurrentTape {
   const VariantOptions& options() const { return options_; }
   Index gate_rows() const;
 
-  // Completes `args` (size, schedule, packed, tape, work, options) and runs. Once only: the gates are overwritten by their
-  // gradients, and a second call throws std::logic_error.
+  // Completes `args` (size, schedule, packed, tape, work, options) and runs. Once only: the gates are overwritten by
+  // their gradients, and a second call throws std::logic_error.
   void backward(RecurrentBackward args);
 
  private:

@@ -159,8 +159,6 @@ class LstmCell(CellSpec):
         # 4. cell state
         updated = f * c_prev + i * g
         c = clipped(updated, cell_clip)
-        if step.zoneout_c is not None:
-            c = step.zoneout_c * c_prev + (1.0 - step.zoneout_c) * c
         # 5. output gate
         if peephole:
             a_o = a_o + p_o * c
@@ -170,6 +168,9 @@ class LstmCell(CellSpec):
         s = output(seen)
         saved: Saved = {"i": i, "f": f, "g": g, "o": o, "c_prev": c_prev, "c": c, "s": s, "updated": updated}
         saved |= {"a": (a_i, a_f, a_g, a_o), "ih": saved_x, "hh": saved_h, "c_norm": saved_c}
+        # 7. zoneout, of what is carried on
+        if step.zoneout_c is not None:
+            c = step.zoneout_c * c_prev + (1.0 - step.zoneout_c) * c
         return (o * s, c), saved
 
     def backward(self, step: Step, saved: Saved, d_state: State) -> CellGradients:
@@ -178,7 +179,9 @@ class LstmCell(CellSpec):
         gate, candidate, output = self._activations
         i, f, g, o, c_prev, c, s = (saved[name] for name in ("i", "f", "g", "o", "c_prev", "c", "s"))
         a_i, a_f, a_g, a_o = saved["a"]
-        dh, dc = d_state
+        dh, dc_after = d_state
+        # 7. c = zoneout_c * c_prev + (1 - zoneout_c) * c
+        dc = dc_after if step.zoneout_c is None else (1.0 - step.zoneout_c) * dc_after
         # 6. h = o * output(c)
         do = dh * s
         dc_seen, d_params = self.normalize_backward(step, "c", saved["c_norm"], dh * o * output.slope(s))
@@ -189,14 +192,13 @@ class LstmCell(CellSpec):
             p_i, p_f, p_o = blocks(step.params["weight_ch"], 3)
             dc = dc + p_o * da_o
         # 4. c = f * c_prev + i * g
-        dc_updated = dc if step.zoneout_c is None else (1.0 - step.zoneout_c) * dc
-        dc_updated = unclipped(saved["updated"], cell_clip, dc_updated)
+        dc_updated = unclipped(saved["updated"], cell_clip, dc)
         di = dc_updated * g
         df = dc_updated * c_prev
         dg = dc_updated * i
         dc_prev = dc_updated * f
         if step.zoneout_c is not None:
-            dc_prev = dc_prev + step.zoneout_c * dc
+            dc_prev = dc_prev + step.zoneout_c * dc_after
         # 3. i, f, g = activations
         if coupled:
             di, df = di - df, df * 0.0

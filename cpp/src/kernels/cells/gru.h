@@ -11,7 +11,7 @@ struct GruCell {
   using Act = Activations<S>;
   using Inputs = CellInputs<S, GruCell>;
   static constexpr bool staged = true;
-  static constexpr int gates = 4;  // r z n, and the part of n that comes from h
+  static constexpr int gates = 4;        // r z n, and the part of n that comes from h
   static constexpr Index gate_rows = 3;  // blocks of H rows in the weights, and where the gates' are; -1: nowhere
   static constexpr Index ih_gate[gates] = {0, 1, 2, -1}, hh_gate[gates] = {0, 1, -1, 2};
   static constexpr int unit_params = 0;
@@ -42,8 +42,11 @@ struct GruCell {
     const Vec one = S::set(1.0f), r = gate[0], z = gate[1], n = gate[2], n_h = gate[3];
     // 4.
     dh = S::add(dh, dc);
-    const Vec kept = in.keeps_h ? S::mul(in.keep_h, dh) : S::set(0.0f);
-    dh = S::sub(dh, kept);
+    Vec kept = S::set(0.0f);
+    if (in.keeps_h) {
+      kept = S::mul(in.keep_h, dh);
+      dh = S::mul(S::sub(one, in.keep_h), dh);
+    }
     // 3.
     const Vec d_z = S::mul(dh, S::sub(in.c, n)), d_n = S::fnma(dh, z, dh);
     dc = S::fma(dh, z, kept);

@@ -9,7 +9,7 @@ struct LstmCell {
   using Vec = typename S::Vec;
   using Act = Activations<S>;
   static constexpr bool staged = false;
-  static constexpr int gates = 4;  // i f g o
+  static constexpr int gates = 4;        // i f g o
   static constexpr Index gate_rows = 4;  // blocks of H rows in the weights, and where the gates' are; -1: nowhere
   static constexpr Index ih_gate[gates] = {0, 1, 2, 3}, hh_gate[gates] = {0, 1, 2, 3};
   static constexpr int unit_params = 0;

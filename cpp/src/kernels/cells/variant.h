@@ -10,7 +10,7 @@ struct VariantCell {
   using Vec = typename S::Vec;
   using Inputs = CellInputs<S, VariantCell>;
   static constexpr bool staged = true;
-  static constexpr int gates = 4;  // i f g o
+  static constexpr int gates = 4;        // i f g o
   static constexpr Index gate_rows = 4;  // blocks of H rows in the weights, and where the gates' are; -1: nowhere
   static constexpr Index ih_gate[gates] = {0, 1, 2, 3}, hh_gate[gates] = {0, 1, 2, 3};
   static constexpr int unit_params = 3;  // peepholes into i f o
@@ -46,8 +46,9 @@ struct VariantCell {
     if (in.keeps_c) c = mix(in.keep_c, in.c, c);
   }
 
-  // gate: activated gates in, gradients of the pre-activations out; dc: of c in, of c before out; dh_prev: what reaches h
-  // before other than through weight_hh; d_param: of the unit's parameters, by this row; h: what forward made in step 4
+  // gate: activated gates in, gradients of the pre-activations out; dc: of c in, of c before out; dh_prev: what reaches
+  // h before other than through weight_hh; d_param: of the unit's parameters, by this row; h: what forward made in step
+  // 4
   LSTMX_INLINE void backward(const VariantOptions* options, Vec (&gate)[gates], const Inputs& in, Vec dh, Vec& dc,
                              Vec& dh_prev, Vec (&d_param)[unit_params], Vec& h) {
     const VariantOptions& o = *options;
@@ -58,11 +59,11 @@ struct VariantCell {
     Vec dc_prev = S::set(0.0f);
     if (in.keeps_h) {
       dh_prev = S::mul(in.keep_h, dh);
-      dh = S::sub(dh, dh_prev);
+      dh = S::mul(S::sub(one(), in.keep_h), dh);
     }
     if (in.keeps_c) {
       dc_prev = S::mul(in.keep_c, dc);
-      dc = S::sub(dc, dc_prev);
+      dc = S::mul(S::sub(one(), in.keep_c), dc);
     }
     // 4.
     dc = S::fma(S::mul(dh, out), slope(o.output, value_c), dc);

@@ -1,9 +1,9 @@
 // The backward pass of a cell through time, the mirror of forward.h and staged_forward.h.
 //
-// Only the carry dh = dG U runs step by step, and with a projection V also d(o tanh(c)) = dh V. Time is cut into chunks, from the end: when a chunk's gates have become
-// their gradients, they are still in L2 for the products merged over its rows, dX = dG W (split over rows) and dW =
-// dG^T x, dU = dG^T h, dV (split over tiles of the result). The first three are summed in the layout of the packed forward weights
-// and added to the parameters' gradients at the end.
+// Only the carry dh = dG U runs step by step, and with a projection V also d(o tanh(c)) = dh V. Time is cut into
+// chunks, from the end: when a chunk's gates have become their gradients, they are still in L2 for the products merged
+// over its rows, dX = dG W (split over rows) and dW = dG^T x, dU = dG^T h, dV (split over tiles of the result). The
+// first three are summed in the layout of the packed forward weights and added to the parameters' gradients at the end.
 #pragma once
 
 namespace {
@@ -51,17 +51,18 @@ struct Backward : Layout<S, Cell_> {
     explicit Context(const RecurrentBackward& args) : a(args) {}
 
     const RecurrentBackward& a;
-    Index stride;                 // H or P in whole vectors
-    float *gates, *cells;         // the tape
-    const float* masked;          // the tape's, by row [P]; or null
-    float *zeros, *dc, *dh;       // [stride], for each block [B][units], [B][stride] by position
-    float* d_panel;               // for each block [I+P+1][gates of the block]: x, h, bias
-    const float *u, *w;           // packed backward
+    Index stride;            // H or P in whole vectors
+    float *gates, *cells;    // the tape
+    const float* masked;     // the tape's, by row [P]; or null
+    float *zeros, *dc, *dh;  // [stride], for each block [B][units], [B][stride] by position
+    float* d_panel;          // for each block [I+P+1][gates of the block]: x, h, bias
+    const float *u, *w;      // packed backward
     const float *unit_params, *projection;
-    float* features;              // of a block of rows, packed
-    float* kept_dh;               // [B][stride]: of h before, other than through weight_hh
-    float *d_units, *planes;      // [unit_params][stride], [unit_params][plane_size]
-    float *d_outputs = nullptr, *dh_rows = nullptr, *outputs = nullptr;  // of a projection: [B][stride], by row of a chunk [stride]
+    float* features;          // of a block of rows, packed
+    float* kept_dh;           // [B][stride]: of h before, other than through weight_hh
+    float *d_units, *planes;  // [unit_params][stride], [unit_params][plane_size]
+    float *d_outputs = nullptr, *dh_rows = nullptr,
+          *outputs = nullptr;  // of a projection: [B][stride], by row of a chunk [stride]
     Rows rows[2];
   };
 
@@ -283,8 +284,8 @@ struct Backward : Layout<S, Cell_> {
 
   // the cell's gates become their gradients, and dc that of c before
   template <bool quads>
-  LSTMX_INLINE void cell_back(const Context& k, const Step& step, const Range& chunk, const Piece<S, quads>& piece, Index p,
-                              const Sources& from) {
+  LSTMX_INLINE void cell_back(const Context& k, const Step& step, const Range& chunk, const Piece<S, quads>& piece,
+                              Index p, const Sources& from) {
     const RecurrentBackward& a = k.a;
     const Schedule& s = a.schedule;
     constexpr Index units = quads ? 4 : W;
@@ -346,12 +347,12 @@ struct Backward : Layout<S, Cell_> {
     float* rows = k.dh_rows + (a.schedule.first[step.t] - a.schedule.first[chunk.begin] + begin) * k.stride;
     for (Index r = 0; r < count; ++r) {
       const float *carried = step.carried_dh(begin + r), *dy = step.row(a.dy, begin + r);
-      const float *keep = step.row(a.staged.keep_h, begin + r);
+      const float* keep = step.row(a.staged.keep_h, begin + r);
       float *to = rows + r * k.stride, *kept = k.kept_dh + (begin + r) * k.stride;
       for (Index j = 0; j < P; ++j) to[j] = carried[j] + dy[j];
       for (Index j = 0; a.staged.keep_h.data && j < P; ++j) {
         kept[j] = keep[j] * to[j];
-        to[j] -= kept[j];
+        to[j] *= 1.0f - keep[j];
       }
     }
     for_column_groups<S>(a.size.H, [&](Index column, Index vectors, Index) {
@@ -542,8 +543,8 @@ struct Backward : Layout<S, Cell_> {
     });
   }
 
-  // Of what only staged cells have, summed over the rows of a chunk: the projection's weights, and what the cell has for
-  // each unit.
+  // Of what only staged cells have, summed over the rows of a chunk: the projection's weights, and what the cell has
+  // for each unit.
   static void other_gradients(const Context& k, Index begin, Index end, const Rows& rows, const Team& team) {
     const RecurrentBackward& a = k.a;
     const Index H = a.size.H, P = a.size.P, all = a.schedule.first[end] - a.schedule.first[begin];
@@ -568,7 +569,8 @@ struct Backward : Layout<S, Cell_> {
       L::for_pieces(H, {0, L::vectors(H)}, [&](Index unit, Index width, Index) {
         if (!is_mine()) return;
         for_row_blocks(all, [&](Index r, Index count) {
-          add_column_sums<S, 1>(plane + unit * all + r * width, 0, width, count, k.d_units + e * k.stride + unit, width);
+          add_column_sums<S, 1>(plane + unit * all + r * width, 0, width, count, k.d_units + e * k.stride + unit,
+                                width);
         });
       });
     }

@@ -49,13 +49,13 @@ struct ForwardFrame : Layout<S, Cell_> {
     bool hoisted;        // products with x made beforehand: only where a thread has all positions
     const float* zeros;  // [H or P]
     float* cells;
-    Index cell_rows;       // of a block
-    float* gates;          // the tape, or a chunk's
-    Index gate_rows;       // of a block
-    float* outputs;            // [B][H in whole vectors], what is to be projected
-    float* masked;             // the tape's, by row [P]; or null
-    const float **x, **h;      // [B] by position: rows of the step
-    const float** entering;    // what of h enters weight_hh, in a staged step
+    Index cell_rows;         // of a block
+    float* gates;            // the tape, or a chunk's
+    Index gate_rows;         // of a block
+    float* outputs;          // [B][H in whole vectors], what is to be projected
+    float* masked;           // the tape's, by row [P]; or null
+    const float **x, **h;    // [B] by position: rows of the step
+    const float** entering;  // what of h enters weight_hh, in a staged step
     float** y;
   };
 
@@ -217,9 +217,7 @@ struct ForwardFrame : Layout<S, Cell_> {
   static void write_step(const Context& k, Index t, Index count, Index cells_row) {
     const RecurrentForward& a = k.a;
     const Index H = a.size.H, begin = k.part.positions.begin;
-    const auto row_of = [&](const View3& to, Index p) {
-      return to.data + t * to.step + a.schedule.order[p] * to.row;
-    };
+    const auto row_of = [&](const View3& to, Index p) { return to.data + t * to.step + a.schedule.order[p] * to.row; };
     if (a.cells.data) {
       L::for_pieces(H, k.part.vectors, [&](Index unit, Index width, Index lanes) {
         const float* c = k.cells + unit * k.cell_rows + cells_row * width;

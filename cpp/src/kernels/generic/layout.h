@@ -122,8 +122,7 @@ struct Layout {
     if (part.vectors.end <= full) return;
     for (Index r = 0; r < count; r += R) {
       const Index rows = count - r < R ? count - r : R;
-      for (Index unit = full * W; unit < H; unit += 4)
-        body(Piece<S, true>{unit, H - unit < 4 ? H - unit : 4, rows}, r);
+      for (Index unit = full * W; unit < H; unit += 4) body(Piece<S, true>{unit, H - unit < 4 ? H - unit : 4, rows}, r);
     }
   }
 
@@ -176,7 +175,7 @@ struct Layout {
 
   static void pack_backward(const RecurrentWeights& w, Index I, Index H, Index P, float* packed) {
     // the k-th gate row, of those that `rows` names: block or quad, gate, lane
-    const auto order = [H](const Index (&rows)[G]) {
+    const auto order = [H](const Index(&rows)[G]) {
       return [H, &rows](Index k) -> Index {
         const Index full = H / W;
         Index unit = k / PW * W, units = W, rest = k % PW;
@@ -284,8 +283,8 @@ struct Layout {
     });
   }
 
-  // body(j) for what of a row, `size` long, the part has to write: a part of some hidden units has these columns; one of
-  // all units has all, of a projection too
+  // body(j) for what of a row, `size` long, the part has to write: a part of some hidden units has these columns; one
+  // of all units has all, of a projection too
   template <class Body>
   static void for_columns(const Part& part, Index H, Index size, const Body& body) {
     const Index end = part.vectors.end == vectors(H) ? size : part.vectors.end * W;

@@ -58,11 +58,11 @@ struct Piece {
 template <class S, class Cell>
 struct CellInputs {
   using Vec = typename S::Vec;
-  Vec c;                                                     // before the step
+  Vec c;                                                      // before the step
   Vec unit_param[Cell::unit_params ? Cell::unit_params : 1];  // Cell::has_unit_params
-  bool keeps_h, keeps_c;                                     // whether there is:
-  Vec h, keep_h;                                             // h before the step, and how much of it stays
-  Vec keep_c;                                                // how much of c stays
+  bool keeps_h, keeps_c;                                      // whether there is:
+  Vec h, keep_h;                                              // h before the step, and how much of it stays
+  Vec keep_c;                                                 // how much of c stays
 };
 
 // `c`: of the piece, before the step; view_row(view, i) and h_row(i): where the piece's i-th row of a view [T,B,*] and
@@ -70,8 +70,7 @@ struct CellInputs {
 template <class Cell, class S, bool quads, class ViewRow, class HRow>
 LSTMX_INLINE CellInputs<S, Cell> read_inputs(const Piece<S, quads>& piece, const float* c, const float* unit_params,
                                              Index stride, const StagedInputs& staged, bool projects,
-                                             const float* zeros,
-                                             const ViewRow& view_row, const HRow& h_row) {
+                                             const float* zeros, const ViewRow& view_row, const HRow& h_row) {
   const auto gather = [&](const auto& row_of) {
     const float* row[S::width / 4];
     for (Index i = 0; i < S::width / 4; ++i) row[i] = i < piece.rows ? row_of(i) : zeros;

@@ -96,11 +96,11 @@ struct StagedForward : ForwardFrame<S, Cell_> {
       float* cells = k.cells + piece.unit * k.cell_rows;
       const Index p = first + r;
       float* to[R] = {};
-      for (Index i = 0; i < piece.rows; ++i)
-        to[i] = projects ? k.outputs + (p + i) * L::vectors(H) * W : k.y[p + i];
+      for (Index i = 0; i < piece.rows; ++i) to[i] = projects ? k.outputs + (p + i) * L::vectors(H) * W : k.y[p + i];
       Vec gate[G], c, h;
       LSTMX_UNROLL
-      for (int g = 0; g < G; ++g) gate[g] = quads && g / L::quad_vectors >= piece.rows ? S::set(0.0f) : S::load(gates + g * W);
+      for (int g = 0; g < G; ++g)
+        gate[g] = quads && g / L::quad_vectors >= piece.rows ? S::set(0.0f) : S::load(gates + g * W);
       if constexpr (quads) S::gates_of_quads(gate);
       const auto inputs = read_inputs<Cell>(
           piece, cells + (before + r) * units, unit_params, L::vectors(H) * W, a.staged, projects, k.zeros,

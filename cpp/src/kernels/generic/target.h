@@ -56,8 +56,8 @@ template <class S, template <class> class Cell>
 constexpr lstmx::CellKernels cell_kernels() {
   using F = typename ForwardOf<S, Cell<S>, Cell<S>::staged>::Type;
   using B = Backward<S, Cell<S>>;
-  return {Cell<S>::gate_rows, F::pack_forward_size, F::pack_backward_size, F::tape_size, F::work_size, B::work_size,
-          F::pack_forward,      F::pack_backward,      F::run,       B::run};
+  return {Cell<S>::gate_rows, F::pack_forward_size, F::pack_backward_size, F::tape_size, F::work_size,
+          B::work_size,       F::pack_forward,      F::pack_backward,      F::run,       B::run};
 }
 
 template <class S>

@@ -1,0 +1,188 @@
+"""One problem for the kernels of the variants of the LSTM and of the GRU, and its solution by them and by the reference."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lstmx import _core, reference
+from lstmx.reference import GRU, Activation, CellOptions, LstmCell
+from tests.kernels.arrays import assert_same_bits, output
+from tests.running_error import bounded
+
+PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_ch", "weight_hr")
+MASKS = ("keep_h", "keep_c", "h_mask")  # by the names of the kernels
+REFERENCE_MASKS = dict(zip(MASKS, ("zoneout_h", "zoneout_c", "recurrent_mask"), strict=True))
+
+
+class Variant(NamedTuple):
+    name: str
+    options: dict[str, Any]  # of CellOptions
+    masks: tuple[str, ...] = ()
+    projects: bool = False
+    kernel: str = "variant"  # the cell
+
+    @property
+    def cell(self) -> reference.CellSpec:
+        return GRU if self.kernel == "gru" else LstmCell(CellOptions(**self.options))
+
+    def plan(self, inputs, hidden, width):
+        """The kernels' plan."""
+        options = dict(self.options)
+        names = options.pop("activations", ("sigmoid", "tanh", "tanh"))
+        functions = [Activation.of(name) for name in names]
+        for kind, function in zip(("gate", "candidate", "output"), functions, strict=True):
+            options[kind] = (function.name, function.alpha or 0.0, function.beta or 0.0)
+        options["peepholes"] = options.pop("peephole", False)
+        return _core.LstmPlan(inputs, hidden, cell=self.kernel, output_size=width, **options)
+
+
+def _activations(*names):
+    return {"activations": names}
+
+
+_EVERYTHING = {"peephole": True, "coupled": True, "gate_clip": 0.8, "cell_clip": 0.7}
+VARIANTS = [
+    Variant("plain", {}),
+    Variant("peephole", {"peephole": True}),
+    Variant("coupled", {"coupled": True}),
+    Variant("gate_clip", {"gate_clip": 0.5}),
+    Variant("cell_clip", {"cell_clip": 0.4}),
+    Variant("projection", {}, projects=True),
+    Variant("zoneout", {}, ("keep_h", "keep_c")),
+    Variant("zoneout_of_a_projection", {}, ("keep_h", "keep_c"), projects=True),
+    Variant("recurrent_dropout", {}, ("h_mask",)),
+    Variant("hard_gates", _activations("hard_sigmoid", "relu", "softsign")),
+    Variant("other_functions", _activations("softsign", "elu", "softplus")),
+    Variant("functions_with_parameters", _activations(
+        Activation("hard_sigmoid", 1 / 6, 0.4), Activation("leaky_relu", 0.3), Activation("scaled_tanh", 1.7, 0.6)
+    )),
+    Variant("affine_and_threshold", _activations("sigmoid", Activation("affine", -0.5, 0.1), "thresholded_relu")),
+    Variant("everything", _EVERYTHING, MASKS, projects=True),
+    Variant("everything_but_a_projection", _EVERYTHING, MASKS),
+    Variant("gru", {}, kernel="gru"),
+    Variant("gru_with_masks", {}, ("keep_h", "h_mask"), kernel="gru"),
+]  # fmt: skip
+
+
+def make_case(rng, variant, steps, batch, inputs, hidden, *, spans=True):
+    """Random arrays for one layer; with `spans`, rows of their own lengths (zero among them) and resets."""
+
+    def normal(*shape, scale=1.0):
+        return (scale * rng.standard_normal(shape)).astype(np.float32)
+
+    rows = (3 if variant.kernel == "gru" else 4) * hidden
+    width = (hidden + 1) // 2 if variant.projects else hidden
+    scale = 1.5 / np.sqrt(inputs + width)
+    case = {
+        "weight_ih": normal(rows, inputs, scale=scale),
+        "weight_hh": normal(rows, width, scale=scale),
+        "bias_ih": normal(rows),
+        "bias_hh": normal(rows),
+        "weight_ch": normal(3 * hidden) if variant.options.get("peephole") else None,
+        "weight_hr": normal(width, hidden, scale=1 / np.sqrt(hidden)) if variant.projects else None,
+        "x": normal(steps, batch, inputs),
+        "h_0": normal(batch, width),
+        "c_0": normal(batch, hidden),
+        "dy": normal(steps, batch, width),
+        "dh_n": normal(batch, width),
+        "dc_n": normal(batch, hidden),
+        "dcells": normal(steps, batch, hidden),
+        "lengths": None,
+        "resets": None,
+        **dict.fromkeys(MASKS),
+    }
+    shapes = {"keep_h": (steps, batch, width), "keep_c": (steps, batch, hidden), "h_mask": (batch, width)}
+    for name in variant.masks:  # zeros and ones among them
+        case[name] = np.clip(rng.uniform(-0.3, 1.3, shapes[name]), 0, 1).astype(np.float32)
+    if variant.kernel == "gru":
+        case |= {"c_0": case["h_0"], "dc_n": None, "dcells": None}
+    if spans:
+        case["lengths"] = rng.integers(0, steps + 1, batch)
+        case["resets"] = rng.random((steps, batch)) < 0.3
+    return case
+
+
+def run(variant, case, *, training=True, threads=1, checkpoint_steps=0, without_masks=False, trace=False):
+    """What the kernels of the active target make of a case: outputs and, in training, all gradients."""
+    steps, batch, inputs = case["x"].shape
+    width, hidden = case["weight_hh"].shape[1], case["c_0"].shape[1]
+    shapes = {
+        "y": (steps, batch, width),
+        "h_n": (batch, width),
+        "c_n": (batch, hidden),
+        "cells": (steps, batch, hidden),
+        "dx": (steps, batch, inputs),
+        "dh_0": (batch, width),
+        "dc_0": (batch, hidden),
+    }
+    if trace:
+        shapes["gates"] = (steps, batch, 4 * hidden)
+    placed = {name: output(shape) for name, shape in shapes.items()}
+    out = {name: p.array for name, p in placed.items()}
+    plan = variant.plan(inputs, hidden, width)
+    given = [case[name] for name in ("x", "h_0", "c_0", "lengths", "resets")]
+    masks = {name: case[name] for name in MASKS if training or name != "h_mask"}
+    tape = plan.forward(
+        1,
+        *(case[name] for name in PARAMETERS[:4]),
+        *given,
+        *(out[name] for name in ("y", "h_n", "c_n")),
+        training,
+        checkpoint_steps,
+        threads,
+        *(case[name] for name in PARAMETERS[4:]),
+        cells=out["cells"],
+        gates=out.get("gates"),
+        **masks,
+    )
+    assert (tape is not None) == training
+    names = ["y", "h_n", "c_n", "cells", *(["gates"] if trace else [])]
+    gradients = {}
+    if training:
+        gradients = {
+            f"d_{name}": None if case[name] is None else np.zeros(case[name].shape, np.float32)
+            for name in PARAMETERS
+        }
+        before = out["y"].copy()
+        d_parameters = list(gradients.values())
+        tape.backward(
+            *(case["x"], out["y"], case["h_0"], case["dy"], case["dh_n"], case["dc_n"]),
+            *(out[name] for name in ("dx", "dh_0", "dc_0")),
+            *(*d_parameters[:4], threads, *d_parameters[4:]),
+            dcells=case["dcells"],
+            **masks,
+        )
+        assert_same_bits("y after backward", out["y"], before)
+        names += ["dx", "dh_0", "dc_0"]
+    for name in names:
+        placed[name].check(name)
+    return {name: out[name] for name in names} | {n: g for n, g in gradients.items() if g is not None}
+
+
+def expected(variant, case, *, training=True):
+    """The same by the reference, with error bounds; of a GRU, whose c is its h, what there is."""
+    is_gru = variant.kernel == "gru"
+    given = {
+        name: bounded(value) for name, value in case.items() if value is not None and value.dtype.kind == "f"
+    }
+    masks = {REFERENCE_MASKS[name]: given.get(name) for name in MASKS if training or name != "h_mask"}
+    spans = {name: case[name] for name in ("lengths", "resets")}
+    params = {name: given[name] for name in PARAMETERS if name in given}
+    state = (given["h_0"],) if is_gru else (given["h_0"], given["c_0"])
+    result = reference.recurrent_forward(given["x"], params, state, cell=variant.cell, **spans, **masks)
+    outputs = {"y": result.y, "h_n": result.state[0]}
+    if not is_gru:
+        outputs |= {"c_n": result.state[1], "cells": result.cells}
+        outputs["gates"] = np.concatenate(list(reference.trace(result.tape).values()), axis=2)
+    if training:
+        d_state = tuple(given[name] for name in (("dh_n",) if is_gru else ("dh_n", "dc_n")))
+        gradients = reference.recurrent_backward(result.tape, given["dy"], d_state, given.get("dcells"))
+        outputs |= {"dx": gradients.dx, "dh_0": gradients.d_state[0]}
+        outputs |= {f"d_{name}": gradient for name, gradient in gradients.d_params.items()}
+        if not is_gru:
+            outputs["dc_0"] = gradients.d_state[1]
+    return {
+        name: bounded(value) if isinstance(value, np.ndarray) else value for name, value in outputs.items()
+    }
