@@ -45,8 +45,24 @@ def adam_step(
 def sum_of_squares(x: _Array) -> float: ...
 def squared_error(pred: object, target: object, divisor: str) -> tuple[float, _Array] | None: ...
 
+_Function = tuple[str, float, float]
+
 class LstmPlan:
-    def __init__(self, input_size: int, hidden_size: int) -> None: ...
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        cell: str = ...,
+        output_size: int | None = ...,
+        coupled: bool = ...,
+        peepholes: bool = ...,
+        gate_clip: float = ...,
+        cell_clip: float = ...,
+        gate: _Function = ...,
+        candidate: _Function = ...,
+        output: _Function = ...,
+    ) -> None: ...
     def call(
         self,
         version: int,
@@ -79,6 +95,13 @@ class LstmPlan:
         training: bool,
         checkpoint_steps: int,
         threads: int,
+        weight_ch: _Array | None = ...,
+        weight_hr: _Array | None = ...,
+        cells: _Array | None = ...,
+        gates: _Array | None = ...,
+        keep_h: _Array | None = ...,
+        keep_c: _Array | None = ...,
+        h_mask: _Array | None = ...,
     ) -> LstmTape | None: ...
 
 class LstmTape:
@@ -115,6 +138,12 @@ class LstmTape:
         d_bias_ih: _Array | None,
         d_bias_hh: _Array | None,
         threads: int,
+        d_weight_ch: _Array | None = ...,
+        d_weight_hr: _Array | None = ...,
+        dcells: _Array | None = ...,
+        keep_h: _Array | None = ...,
+        keep_c: _Array | None = ...,
+        h_mask: _Array | None = ...,
     ) -> None: ...
 
 class LinearPlan:

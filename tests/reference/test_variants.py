@@ -200,7 +200,7 @@ class TestMeaning:
             np.testing.assert_array_equal(none.state[n], plain.state[n])
 
     def test_a_step_by_hand(self, rng):
-        """c is clipped, then seen by o and by h, which is projected and then zoned out, as c is for the next step."""
+        """c is clipped, then seen by o and by h, which is projected, then zoned out, as c is at last."""
         variant = VARIANTS[0]._replace(
             cell=LstmCell(CellOptions(peephole=True, cell_clip=0.3)),
             projection=2,
