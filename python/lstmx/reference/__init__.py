@@ -8,6 +8,7 @@ A recurrent cell is one `CellSpec`: what happens between the matrix products, fo
 """
 
 from lstmx.reference.cells import LSTM, CellSpec, sigmoid
+from lstmx.reference.connection import connect
 from lstmx.reference.embedding import embedding_backward, embedding_forward
 from lstmx.reference.linear import LinearGradients, linear_backward, linear_forward
 from lstmx.reference.losses import cross_entropy, huber, mae, mse
@@ -37,6 +38,7 @@ __all__ = [
     "batch_norm_forward",
     "batch_norm_inference",
     "clip_scale",
+    "connect",
     "cross_entropy",
     "embedding_backward",
     "embedding_forward",
