@@ -53,7 +53,7 @@ def connect(
         [[[1.5, 1.5]]]
     """
     x, y = float64("x", x, (None, None, None)), float64("y", y, (None, None, None))
-    rows = x.reshape(-1, x.shape[2])
+    rows = x.reshape(x.shape[0] * x.shape[1], x.shape[2])
     res, gate, bias = f"weight_res_l{k}", f"weight_gate_l{k}", f"bias_gate_l{k}"
     # 1. the way past the layer
     skip = linear_forward(rows, params[res]).reshape(y.shape) if res in params else x
@@ -75,12 +75,12 @@ def connect(
         # 2. the weights of both ways
         if kind == "highway":
             dz = d_out * (y - skip) * transform * carry
-            gradients = linear_backward(rows, params[gate], dz.reshape(len(rows), -1))
+            gradients = linear_backward(rows, params[gate], dz.reshape(len(rows), y.shape[2]))
             dx = gradients.dx.reshape(x.shape)
             grads |= {gate: gradients.d_weight, bias: gradients.d_bias}
         # 1. the way past the layer
         if res in params:
-            gradients = linear_backward(rows, params[res], d_skip.reshape(len(rows), -1))
+            gradients = linear_backward(rows, params[res], d_skip.reshape(len(rows), y.shape[2]))
             grads[res] = gradients.d_weight
             d_skip = gradients.dx.reshape(x.shape)
         return dx + d_skip, dy, grads
