@@ -23,7 +23,7 @@ from lstmx.layers.connection import Affine, Connection
 from lstmx.layers.initial import fill_glorot, fill_uniform
 from lstmx.layers.module import Backward, Module
 from lstmx.layers.stack import Cell, Layer, StackBackward, run
-from lstmx.layers.states import DState, State, StateLayout
+from lstmx.layers.states import DState, State, StateLayout, cells_of
 
 _NONE = (None, None)
 
@@ -139,7 +139,7 @@ class LSTM(Module):
         ((20, 4, 5), [(2, 4, 8), (2, 4, 5)], (5, 8))
     """
 
-    _TRANSIENT = Module._TRANSIENT | {"_layers", "_only_cell", "_only_trained"}
+    _TRANSIENT = Module._TRANSIENT | {"_layers", "_only_cell", "_only_called", "_only_trained"}
 
     input_size: int
     hidden_size: int | tuple[int, ...]
@@ -237,12 +237,11 @@ class LSTM(Module):
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, with the class under "type"."""
+        widths = self.hidden_size
         return {
             "type": "LSTM",
             "input_size": self.input_size,
-            "hidden_size": list(self.hidden_size)
-            if isinstance(self.hidden_size, tuple)
-            else self.hidden_size,
+            "hidden_size": list(widths) if isinstance(widths, tuple) else widths,  # as JSON has it
             "num_layers": self.num_layers,
             "bias": self.bias,
             "batch_first": self.batch_first,
@@ -308,9 +307,11 @@ class LSTM(Module):
     def _bind(self, arena: Arena) -> None:
         super()._bind(arena)
         self._layers = tuple([self._bind_layer(k) for k in range(self.num_layers)])
-        alone = self._layers[0].cells[0] if self.num_layers * self._directions == 1 else None
-        self._only_cell = None if self.learn_initial_state else alone
-        self._only_trained = None if self.weight_dropout else self._only_cell
+        # The cell that is the whole layer, where there is one, for what the core may do at once: inference
+        # from a known state; a call, whose state may be learnt; a training call, with weights dropped.
+        self._only_cell = self._layers[0].cells[0] if self.num_layers * self._directions == 1 else None
+        self._only_called = None if self.learn_initial_state else self._only_cell
+        self._only_trained = None if self.weight_dropout else self._only_called
 
     def _bind_layer(self, index: int) -> Layer:
         params, grads = self._params, self._grads
@@ -334,7 +335,7 @@ class LSTM(Module):
                 for kind in ("res", "gate")
             )
             connection = Connection(projection, gate)
-        return Layer(tuple(cells), hidden, output, connection)
+        return Layer(tuple(cells), hidden, output, self.merge == "sum", connection)
 
     def _stream_obstacle(self) -> str | None:
         return f"{self!r}, which also reads the sequence from its end" if self.bidirectional else None
@@ -370,7 +371,9 @@ class LSTM(Module):
     ) -> tuple[FloatArray, Any]:
         """Return `(y, (h_n, c_n))`: inference, without dropout."""
         direct = (
-            self._call_core(self._only_cell, x, state, False) if lengths is None and resets is None else None
+            self._call_core(self._only_called, x, state, False)
+            if lengths is None and resets is None
+            else None
         )
         return super().__call__(x, state, lengths=lengths, resets=resets) if direct is None else direct[:2]
 
@@ -399,9 +402,11 @@ class LSTM(Module):
         return cell.plan.call(self._arena.version, *cell.weights, x, state, *options)
 
     def _infer(self, x: FloatArray, state: State | None, spans: Spans | None) -> tuple[FloatArray, State]:
+        if state is None and self.learn_initial_state:
+            state = self._initial_state(x)
         direct = self._call_core(self._only_cell, x, state, False) if spans is None else None
         if direct is None:
-            direct = run(self, x, self._begin(x, state), spans, False)
+            direct = run(self, x, state, spans, False)
         return direct[0], direct[1]
 
     def _train(
@@ -411,7 +416,8 @@ class LSTM(Module):
         if direct is not None:
             return self._trained(x, state, *direct)
         learnt = state is None and self.learn_initial_state
-        state = self._begin(x, state)
+        if learnt:
+            state = self._initial_state(x)
         y, final, steps = run(self, x, state, spans, True)
         y.flags.writeable = False
         return y, final, StackBackward(self, x.shape, state, spans, steps, learnt)
@@ -425,12 +431,9 @@ class LSTM(Module):
 
     # --- initial states -------------------------------------------------------------------------------------
 
-    def _begin(self, x: FloatArray, state: State | None) -> State | None:
-        """The state that a call begins with: the one given or, if it is learnt, that of the parameters."""
-        if state is not None or not self.learn_initial_state:
-            return state
-        batch = self._batch_of(x.shape)
-        made = self._states.empty(batch), self._states.empty(batch)
+    def _initial_state(self, x: FloatArray) -> State:
+        """The learnt state for each row of x."""
+        made = self._states.empty(self._batch_of(x.shape))
         self._set_rows(made, ...)
         return made
 
@@ -442,12 +445,12 @@ class LSTM(Module):
 
     def _set_rows(self, state: State, rows: Any) -> None:
         """Write the learnt initial state into some rows of `state`."""
-        h, c = (self._states.cells(half) for half in state)
+        h, c = cells_of(state[0]), cells_of(state[1])
         for k, cell in enumerate([cell for layer in self._layers for cell in layer.cells]):
             assert cell.initial is not None
             h[k][rows], c[k][rows] = cell.initial
 
-    def _add_to_initial(self, dh: list[FloatArray], dc: list[FloatArray]) -> None:
+    def _add_to_initial(self, dh: Sequence[FloatArray], dc: Sequence[FloatArray]) -> None:
         """Add each cell's gradients [B,H] of h and c, over all rows, to those of the parameters."""
         for k, cell in enumerate([cell for layer in self._layers for cell in layer.cells]):
             assert cell.d_initial is not None

@@ -18,7 +18,7 @@ from lstmx.layers.connection import Connection
 from lstmx.layers.direction import Direction, directions
 from lstmx.layers.dropout import draw_mask
 from lstmx.layers.module import Backward
-from lstmx.layers.states import DState, State
+from lstmx.layers.states import DState, State, cells_of
 
 if TYPE_CHECKING:
     from lstmx.layers.lstm import LSTM
@@ -42,17 +42,16 @@ class Cell(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One layer: its directions, their width, the width of y, and what connects it with its input."""
+    """One layer: its directions, their width, the width of y, and how one is made of the other.
+
+    `sums`: whether the directions' outputs are added up, rather than side by side.
+    """
 
     cells: tuple[Cell, ...]
     hidden_size: int
     output_size: int
+    sums: bool
     connection: Connection | None
-
-    @property
-    def sums(self) -> bool:
-        """Whether the directions' outputs are added up, rather than side by side."""
-        return self.output_size < self.hidden_size * len(self.cells)
 
     def parts(self, hidden: FloatArray) -> tuple[FloatArray, ...]:
         """The part of `hidden [T,B,D*H]` that is each direction's."""
@@ -73,7 +72,7 @@ class Step(NamedTuple):
     x: FloatArray
     hidden: FloatArray  # the directions' outputs side by side
     tapes: list[_core.LstmTape]
-    weight_masks: list[FloatArray | None]  # of weight dropout, one a direction
+    weight_masks: list[FloatArray]  # of weight dropout, one a direction, if any
     connected: Any  # what the connection keeps
     mask: FloatArray | None  # dropout's, on what the next layer read
 
@@ -83,37 +82,44 @@ def run(
 ) -> tuple[FloatArray, State, list[Step]]:
     """Return `(y, final state, steps)`; the steps are empty where not training."""
     y = np.empty((*x.shape[:-1], lstm.output_size), FLOAT32)
-    layout, batch = lstm._states, lstm._batch_of(x.shape)
-    final = layout.empty(batch), layout.empty(batch)
-    h_0, c_0, h_n, c_n = (layout.cells(half) for half in (*(state or _NONE), *final))
+    final = lstm._states.empty(lstm._batch_of(x.shape))
+    h_n, c_n = cells_of(final[0]), cells_of(final[1])
+    h_0: Any = None
+    c_0: Any = None
+    if state is not None:
+        h_0, c_0 = cells_of(state[0]), cells_of(state[1])
     version, threads, saved = lstm._arena.version, _core.get_num_threads(), lstm.checkpoint_steps or 0
     drops = training and lstm.weight_dropout > 0
     # Weights that live for one call have a version of their own: no plan can take them for the layer's.
     cell_version = Arena.new_version() if drops else version
     steps: list[Step] = []
     inputs, y_last = lstm._time_major(x), lstm._time_major(y)
-    ways = directions(lstm._directions, inputs.shape[0], spans)
-    last, k = lstm.num_layers - 1, 0
+    shape = inputs.shape[:2]
+    ways = directions(lstm._directions, shape[0], spans)
+    last, k, h, c = lstm.num_layers - 1, 0, None, None
     for index, layer in enumerate(lstm._layers):
-        connection, sums = layer.connection, layer.sums
-        rows = inputs.shape[:2]
-        outputs = y_last if index == last else np.empty((*rows, layer.output_size), FLOAT32)
+        cells, hidden_size, output_size, sums, connection = layer
+        outputs = y_last if index == last else np.empty((*shape, output_size), FLOAT32)
         hidden = outputs
         if sums or connection is not None:
-            hidden = np.empty((*rows, layer.hidden_size * len(ways)), FLOAT32)
+            hidden = np.empty((*shape, hidden_size * len(ways)), FLOAT32)
         tapes: list[Any] = []
-        weight_masks: list[FloatArray | None] = []
-        for cell, way, part in zip(layer.cells, ways, layer.parts(hidden), strict=True):
-            weights, weight_mask = _dropped(lstm, cell) if drops else (cell.weights, None)
+        weight_masks: list[FloatArray] = []
+        for cell, way, part in zip(cells, ways, layer.parts(hidden), strict=True):
+            if h_0 is not None:
+                h, c = h_0[k], c_0[k]
+            weights = cell.weights
+            if drops:
+                weights, weight_mask = _dropped(lstm, weights)
+                weight_masks.append(weight_mask)
             source, room = (inputs, part) if way.order is None else (way.read(inputs), way.room(part))
             lengths, resets, _ = way
             tapes.append(
                 cell.plan.forward(
-                    *(cell_version, *weights, source, h_0[k], c_0[k], lengths, resets),
+                    *(cell_version, *weights, source, h, c, lengths, resets),
                     *(room, h_n[k], c_n[k], training, saved, threads),
                 )
             )
-            weight_masks.append(weight_mask)
             if room is not part:
                 way.deliver(room, part)
             k += 1
@@ -133,10 +139,10 @@ def run(
     return y, final, steps
 
 
-def _dropped(lstm: LSTM, cell: Cell) -> tuple[Weights, FloatArray]:
-    """The cell's weights with a new mask on those of the hidden state, and the mask."""
+def _dropped(lstm: LSTM, weights: Weights) -> tuple[Weights, FloatArray]:
+    """A cell's weights with a new mask on those of the hidden state, and the mask."""
     assert lstm._rng is not None
-    weight_ih, weight_hh, bias_ih, bias_hh = cell.weights
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
     mask = draw_mask(weight_hh.shape, lstm.weight_dropout, lstm._rng)
     return (weight_ih, weight_hh * mask, bias_ih, bias_hh), mask
 
@@ -167,7 +173,7 @@ class StackBackward(Backward):
         if dstate is None:
             return None
         layer = self._layer
-        return layer._states.check_gradient(name, dstate, layer._batch_of(self._shape))
+        return layer._states.check(name, dstate, ("dh_n", "dc_n"), layer._batch_of(self._shape), none=True)
 
     def _run(
         self,
@@ -178,11 +184,11 @@ class StackBackward(Backward):
     ) -> tuple[FloatArray | None, State | None]:
         state, spans, steps = self._take()
         lstm = self._layer
-        layout, batch = lstm._states, lstm._batch_of(self._shape)
         dx = np.empty(self._shape, FLOAT32) if need_dx else None
-        d_initial = (layout.empty(batch), layout.empty(batch)) if need_dstate or self._learnt else None
+        wanted = need_dstate or self._learnt
+        d_initial = lstm._states.empty(lstm._batch_of(self._shape)) if wanted else None
         halves = *(state or _NONE), *(dstate or _NONE), *(d_initial or _NONE)
-        states = [layout.cells(half) for half in halves]
+        states = [cells_of(half) for half in halves]
         d_outputs = None if dy is None else lstm._time_major(dy)
         dx_first = None if dx is None else lstm._time_major(dx)
         ways = directions(lstm._directions, steps[0].x.shape[0], spans)
@@ -196,7 +202,8 @@ class StackBackward(Backward):
             d_inputs = np.empty(step.x.shape, FLOAT32) if index else dx_first
             first = index * len(ways)
             for d, way in enumerate(ways):
-                _run_cell(layer, d, step, way, [cells[first + d] for cells in states], d_outputs, d_inputs)
+                its_states = [None if a is None else a[first + d] for a in states]
+                _run_cell(layer, d, step, way, its_states, d_outputs, d_inputs)
             if d_past is not None:
                 assert d_inputs is not None
                 d_inputs += d_past
@@ -227,7 +234,7 @@ def _run_cell(
     d_inputs: FloatArray | None,
 ) -> None:
     """Differentiate one direction; d_inputs, if wanted, becomes (of the first) or takes in its share."""
-    cell, weight_mask = layer.cells[d], step.weight_masks[d]
+    cell, weight_mask = layer.cells[d], step.weight_masks[d] if step.weight_masks else None
     h_0, _, dh_n, dc_n, dh_0, dc_0 = states
     x, y, dy = way.read(step.x), way.read(layer.parts(step.hidden)[d]), way.read(layer.d_parts(d_merged)[d])
     dx = d_inputs if d == 0 or d_inputs is None else np.empty(d_inputs.shape, FLOAT32)

@@ -40,49 +40,53 @@ class StateLayout(NamedTuple):
 
     def shapes(self, batch: int | None) -> tuple[Shape, ...]:
         """Return the shape of each array; `batch` is None for an unbatched sequence."""
-        rows = () if batch is None else (batch,)
-        return tuple([(cells, *rows, width) for cells, width in self.arrays])
+        if batch is None:
+            return self.arrays
+        return tuple([(cells, batch, width) for cells, width in self.arrays])
 
-    def empty(self, batch: int | None) -> Half:
-        """Return new memory for h or c."""
-        made = tuple([np.empty(shape, FLOAT32) for shape in self.shapes(batch)])
-        return made[0] if self.whole else made
-
-    def cells(self, half: Half | None) -> list[Any]:
-        """Return each cell's part of h or c, `[B, H_k]`, as views; None for each where there is none."""
-        if half is None:
-            return [None] * sum([cells for cells, _ in self.arrays])
-        parts = [part for array in (half if isinstance(half, tuple) else (half,)) for part in array]
-        return [part[np.newaxis] if part.ndim == 1 else part for part in parts]
-
-    def check(self, name: str, state: Any, labels: tuple[str, str], batch: int | None) -> tuple[Any, Any]:
-        """Return a pair as the kernels read it; `labels` name its halves in messages."""
-        pair = check_items(name, state, 2, f"a pair ({labels[0]}, {labels[1]})")
-        shapes = self.shapes(batch)
-        h, c = (self._check_half(name, k, labels[k], pair[k], shapes) for k in (0, 1))
+    def empty(self, batch: int | None) -> State:
+        """Return new memory for h and c."""
+        if self.whole:
+            cells, width = self.arrays[0]
+            shape = (cells, width) if batch is None else (cells, batch, width)
+            return np.empty(shape, FLOAT32), np.empty(shape, FLOAT32)
+        h, c = (tuple([np.empty(shape, FLOAT32) for shape in self.shapes(batch)]) for _ in "hc")
         return h, c
 
-    def check_gradient(self, name: str, dstate: Any, batch: int | None) -> DState:
-        """The same of a gradient, whose halves may be None."""
-        labels = "dh_n", "dc_n"
-        pair = check_items(name, dstate, 2, "a pair (dh_n, dc_n)")
+    def check(
+        self, name: str, pair: Any, labels: tuple[str, str], batch: int | None, *, none: bool = False
+    ) -> tuple[Any, Any]:
+        """Return a pair as the kernels read it.
+
+        `labels` name its halves in messages; `none`: each of them may be None, as in gradients.
+        """
+        h, c = check_items(name, pair, 2, f"a pair ({labels[0]}, {labels[1]})")
         shapes = self.shapes(batch)
-        dh, dc = (
-            None if pair[k] is None else self._check_half(name, k, labels[k], pair[k], shapes) for k in (0, 1)
+        return (
+            None if none and h is None else self._check_half(name, 0, labels[0], h, shapes),
+            None if none and c is None else self._check_half(name, 1, labels[1], c, shapes),
         )
-        return dh, dc
 
     def _check_half(self, name: str, index: int, label: str, value: Any, shapes: tuple[Shape, ...]) -> Half:
         if self.whole:
-            return _as_state(f"{name}[{index}] ({label})", value, shapes[0])
+            return _as_state(value, shapes[0], "{}[{}] ({})", name, index, label)
         count = len(shapes)
         items = check_items(f"{name}[{index}] ({label})", value, count, f"{count} arrays, one a layer")
         return tuple(
             [
-                _as_state(f"{name}[{index}][{k}] ({label})", item, shape)
+                _as_state(item, shape, "{}[{}][{}] ({})", name, index, k, label)
                 for k, (item, shape) in enumerate(zip(items, shapes, strict=True))
             ]
         )
+
+
+def cells_of(half: Half | None) -> Any:
+    """Return h or c as a sequence of each cell's part, `[B, H_k]`, a view of it; None where there is none."""
+    if half is None:
+        return None
+    if isinstance(half, tuple):
+        return [part for array in half for part in cells_of(array)]
+    return half if half.ndim == 3 else half[:, np.newaxis]
 
 
 def check_items(name: str, value: Any, count: int, what: str) -> Any:
@@ -94,7 +98,9 @@ def check_items(name: str, value: Any, count: int, what: str) -> Any:
     return value
 
 
-def _as_state(name: str, value: Any, shape: Shape) -> FloatArray:
-    """Return one array of a state, or of its gradient, C-contiguous."""
+def _as_state(value: Any, shape: Shape, name: str, *parts: Any) -> FloatArray:
+    """Return one array of a state, or of its gradient, C-contiguous; the name is made only for messages."""
     plain = type(value) is np.ndarray and value.dtype == FLOAT32 and value.shape == shape
-    return value if plain and value.flags.carray else as_dense(name, value, shape)
+    if plain and value.flags.carray:
+        return value  # type: ignore[no-any-return]
+    return as_dense(name.format(*parts), value, shape)
