@@ -187,6 +187,19 @@ def test_layer_alone(rng, tmp_path, model, shape) -> None:
     assert_equal(results["y"], model(x)[0])
 
 
+@pytest.mark.parametrize("lengths", [False, True])
+def test_a_sum_of_directions(rng, tmp_path, lengths) -> None:
+    options = {"bidirectional": True, "merge": "sum", "batch_first": True, "weight_dropout": 0.5}
+    model = lstmx.LSTM(3, 4, 2, **options, rng=rng)
+    lstmx.onnx.export(model, tmp_path / "model.onnx", lengths=lengths, state=False)
+    feeds = {"x": draw(rng, 4, 5, 3)} | ({"lengths": np.array([5, 1, 3, 2], np.int32)} if lengths else {})
+    results = run(tmp_path / "model.onnx", feeds)
+    y, (h_n, c_n) = model(**feeds)
+    assert_equal(results["y"], y)
+    assert_equal(results["h_n"], h_n)
+    assert_equal(results["c_n"], c_n)
+
+
 def test_batch_and_time_stay_open(tmp_path) -> None:
     lstmx.onnx.export(lstmx.LSTM(3, 4, batch_first=True), tmp_path / "model.onnx", lengths=True)
     graph = onnx.load(str(tmp_path / "model.onnx")).graph
@@ -217,6 +230,14 @@ def test_export_refuses(tmp_path) -> None:
     twice = lstmx.Sequential(lstmx.LastStep(), lstmx.Sequential(lstmx.LSTM(1, 1, batch_first=True)))
     with pytest.raises(ValueError, match=r"model\[1\]\[0\]: expected no layer that reads time after LastSt"):
         lstmx.onnx.export(twice, path)
+
+    for options, message in (
+        ({"hidden_size": [4, 5]}, r"expected one hidden_size for all layers, got \[4, 5\]"),
+        ({"hidden_size": [4, 4], "connection": "residual"}, "expected an LSTM with connection=None"),
+        ({"hidden_size": 4, "learn_initial_state": True}, "an LSTM with learn_initial_state=False, got True"),
+    ):
+        with pytest.raises(ValueError, match=rf"model\[0\]: .*{message}"):
+            lstmx.onnx.export(lstmx.Sequential(lstmx.LSTM(1, **options)), path)
 
     own_type = type("Own", (lstmx.Module,), dict.fromkeys(lstmx.Module.__abstractmethods__))
     with pytest.raises(TypeError, match=r"model: expected LSTM, Linear, .* or Sequential, got Own"):

@@ -1,4 +1,4 @@
-"""One problem for the kernels of the LSTM's variants and the GRU, and its solution by them and the reference."""
+"""One problem for the kernels of the LSTM's variants and the GRU; its solution by them and the reference."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ VARIANTS = [
     Variant("hard_gates", _activations("hard_sigmoid", "relu", "softsign")),
     Variant("other_functions", _activations("softsign", "elu", "softplus")),
     Variant("functions_with_parameters", _activations(
-        Activation("hard_sigmoid", 1 / 6, 0.4), Activation("leaky_relu", 0.3), Activation("scaled_tanh", 1.7, 0.6),
+        Activation("hard_sigmoid", 1 / 6, 0.4),
+        Activation("leaky_relu", 0.3),
+        Activation("scaled_tanh", 1.7, 0.6),
     )),
     Variant("affine_and_threshold", _activations(
         "sigmoid", Activation("affine", -0.5, 0.1), "thresholded_relu",

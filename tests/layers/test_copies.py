@@ -24,6 +24,21 @@ MAKERS = {
     "LSTM(4, 3, forget_bias=1.0, init='glorot')": lambda: lstmx.LSTM(
         4, 3, forget_bias=1, init="glorot", rng=0
     ),
+    "LSTM(4, [3, 5], num_layers=2, bidirectional=True, merge='sum', connection='highway', "
+    "learn_initial_state=True, weight_dropout=0.5)": lambda: lstmx.LSTM(
+        4,
+        (3, 5),
+        bidirectional=True,
+        merge="sum",
+        connection="highway",
+        learn_initial_state=True,
+        weight_dropout=0.5,
+        rng=0,
+    ),
+    "LSTM(4, 3, learn_initial_state=True)": lambda: lstmx.LSTM(4, 3, learn_initial_state=True, rng=0),
+    "Residual(LSTM(4, [3, 4], num_layers=2, connection='residual'))": lambda: lstmx.Residual(
+        lstmx.LSTM(4, [3, 4], connection="residual", rng=0)
+    ),
     "Linear(4, 3)": lambda: lstmx.Linear(4, 3, rng=0),
     "Linear(4, 3, bias=False, init='glorot')": lambda: lstmx.Linear(4, 3, False, init="glorot", rng=0),
     "Linear(4, 3, init='normal', bias_init=0.1)": lambda: lstmx.Linear(

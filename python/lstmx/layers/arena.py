@@ -93,7 +93,12 @@ class Arena:
 
     def touch(self) -> None:
         """Raise the version: parameters were written, so packed copies of them are out of date."""
-        self._clock[0] = next(_versions)
+        self._clock[0] = self.new_version()
+
+    @staticmethod
+    def new_version() -> int:
+        """Return a version that no arena has had, for weights that live for one call."""
+        return next(_versions)
 
     def window(self, first: int, last: int, prefix: str) -> Arena:
         """Return the part that holds `entries[first:last]`, their names without `prefix`."""

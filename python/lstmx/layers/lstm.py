@@ -1,49 +1,34 @@
 """LSTM: the layer, several deep and both ways if wanted, over the plans of the core.
 
 All arithmetic of the recurrence is `_core.LstmPlan`'s, one call a layer and direction. Here are the
-arguments, the initial values, the arrays for the results, and the order of the calls. Batch-first data is
-read and written through strides, without a copy. How directions run is in `direction.py`.
+arguments, the parameters, their initial values, and the short way of a layer that is a single cell. The
+order of the calls is in `stack.py`, the layout of states in `states.py`. Batch-first data is read and written
+through strides, without a copy.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from lstmx import _core
 from lstmx._checks import FloatArray, check_bool, check_choice, check_float, check_int
-from lstmx._inputs import FLOAT32, Spans, as_dense, as_float32, check_checkpoint_steps
+from lstmx._inputs import Spans, check_checkpoint_steps
 from lstmx.layers.arena import Arena, Parameter, Shape
-from lstmx.layers.direction import Direction, directions
-from lstmx.layers.dropout import draw_mask
+from lstmx.layers.connection import Affine, Connection
 from lstmx.layers.initial import fill_glorot, fill_uniform
 from lstmx.layers.module import Backward, Module
-
-State: TypeAlias = tuple[FloatArray, FloatArray]
-DState: TypeAlias = tuple[FloatArray | None, FloatArray | None]
+from lstmx.layers.stack import Cell, Layer, StackBackward, run
+from lstmx.layers.states import DState, State, StateLayout, cells_of
 
 _NONE = (None, None)
 
-
-class _Cell(NamedTuple):
-    """One layer in one direction: its plan, its parameters (biases may be None), their gradients."""
-
-    plan: _core.LstmPlan
-    weights: tuple[FloatArray, FloatArray, FloatArray | None, FloatArray | None]
-    d_weights: tuple[FloatArray, FloatArray, FloatArray | None, FloatArray | None]
-
-
-class _Step(NamedTuple):
-    """What backward needs of one layer's forward: all arrays `[T, B, *]`."""
-
-    x: FloatArray
-    y: FloatArray
-    tapes: list[_core.LstmTape]
-    mask: FloatArray | None  # dropout's, on what the next layer read
+# Of a highway's gate at the start, so that it carries what goes in: Srivastava et al. 2015 take -1 to -3.
+_GATE_BIAS = -2.0
 
 
 class LSTM(Module):
@@ -58,14 +43,27 @@ class LSTM(Module):
 
     Args:
         input_size: Width I of x.
-        hidden_size: Width H of the hidden state.
-        num_layers: Layers L; each reads the output of the one before.
+        hidden_size: Width H of the hidden state; or several, H_k of each layer.
+        num_layers: Layers L; each reads the output of the one before. With several widths it follows from
+            them.
         bias: Whether there are biases, two a layer as in PyTorch.
         batch_first: Whether x and y are `[B, T, *]` instead of `[T, B, *]`. States are `[L*D, B, H]` in both
             cases.
         dropout: Probability of `Dropout` on the output of every layer but the last, in `forward` only.
-        bidirectional: Whether each layer also runs backwards in time (D = 2); y then holds both outputs side
-            by side.
+        bidirectional: Whether each layer also runs backwards in time (D = 2).
+        merge: What a layer makes of its two directions: "concat", both outputs side by side, or their "sum".
+        connection: What connects every layer after the first with its input x (what it reads, after dropout):
+            None; "residual", `y = lstm(x) + x` (Wu et al. 2016); or "highway", `y = t * lstm(x) + (1 - t) *
+            x` with the gate `t = sigmoid(weight_gate x + bias_gate)`, whose bias starts at -2, so that it
+            carries x at first (Srivastava et al. 2015). Where x and y differ in width, `weight_res x` stands
+            for the x that goes past the layer. The first layer reads features, which are left alone: to
+            connect it, too, see `Residual`.
+        learn_initial_state: Whether h and c begin as parameters, from 0 at creation, where a call has no
+            `state`: the same for every row. A state that is given takes their place, and `resets` still set
+            h and c to zero. A stream begins and begins anew with them.
+        weight_dropout: Probability of zeroing, in `forward` only, each element of the `weight_hh`, one mask a
+            call for all steps and rows, the rest divided by 1 - p: DropConnect (Merity et al. 2018). Calls of
+            the layer (inference) use the weights as they are.
         forget_bias: Added to the forget gate's slice of `bias_ih` at creation; 0 as in PyTorch. TensorFlow's
             `BasicLSTMCell(forget_bias=1)` keeps biases that start at 0 and adds 1 to the forget gate's sum at
             every step, so that a cell remembers before it has learnt anything (Jozefowicz et al. 2015). A
@@ -86,13 +84,18 @@ class LSTM(Module):
             long sequences; the square root of T is a good number.
         rng: Seed or generator of the initial values and of dropout: `np.random.default_rng(rng)`.
 
-    Parameters of layer k: `weight_ih_lk [4H, I or D*H]`, `weight_hh_lk [4H, H]`, `bias_ih_lk [4H]`,
-    `bias_hh_lk [4H]`; with the suffix `_reverse` those of the backward direction.
+    Parameters of layer k: `weight_ih_lk [4H, in]` (in is I, or the width of y of the layer before),
+    `weight_hh_lk [4H, H]`, `bias_ih_lk [4H]`, `bias_hh_lk [4H]`, and if learnt `h_0_lk [H]`, `c_0_lk [H]`;
+    with the suffix `_reverse` those of the backward direction. Of connections `weight_res_lk [out, in]`,
+    `weight_gate_lk [out, in]`, `bias_gate_lk [out]`; their weights start as `Linear`'s.
 
     Call: `y, (h_n, c_n) = lstm(x, state=None, *, lengths=None, resets=None)`, with x `[T, B, I]` (`[B, T, I]`
     if batch_first) or one unbatched sequence `[T, I]`; state a pair (h_0, c_0), each `[L*D, B, H]` (unbatched
-    `[L*D, H]`), None for zeros; y `[T, B, D*H]` accordingly, and the final states in the shape of the initial
-    ones. `y, (h_n, c_n), backward = lstm.forward(x, state, *, lengths=None, resets=None)` trains; its y is
+    `[L*D, H]`), None for zeros; y `[T, B, D*H]` accordingly (`[T, B, H]` of a sum), and the final states in
+    the shape of the initial ones. Where layers differ in width, H is the last layer's, and each of h_0, c_0,
+    h_n, c_n is a tuple of one array `[D, B, H_k]` a layer.
+
+    `y, (h_n, c_n), backward = lstm.forward(x, state, *, lengths=None, resets=None)` trains; its y is
     read-only because backward reads it again. In `backward(dy, (dh_n, dc_n))`, each of the three may be None
     for zeros.
 
@@ -109,7 +112,9 @@ class LSTM(Module):
     step of every piece but the row's last one, which begins with the initial state.
 
     Source: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Gers et al. 2000 (forget gate);
-    https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html.
+    https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html; Srivastava et al. 2015, "Highway
+    Networks"; Wu et al. 2016, "Google's Neural Machine Translation System"; Merity et al. 2018, "Regularizing
+    and Optimizing LSTM Language Models".
 
     Raises:
         TypeError, ValueError: An argument is of the wrong kind or out of range.
@@ -128,24 +133,33 @@ class LSTM(Module):
         >>> y, _ = lstm(x, lengths=[20, 3, 0, 7])
         >>> bool(y[1, 2].any()), bool(y[1, 3:].any())
         (True, False)
+        >>> lstm = lstmx.LSTM(3, [8, 5], bidirectional=True, merge="sum", connection="highway", rng=0)
+        >>> y, (h_n, c_n) = lstm(np.zeros((20, 4, 3), np.float32))
+        >>> y.shape, [h.shape for h in h_n], lstm.params["weight_gate_l1"].shape
+        ((20, 4, 5), [(2, 4, 8), (2, 4, 5)], (5, 8))
     """
 
-    _TRANSIENT = Module._TRANSIENT | {"_layers", "_only_cell"}
+    _TRANSIENT = Module._TRANSIENT | {"_layers", "_only_cell", "_only_called", "_only_trained"}
 
     input_size: int
+    hidden_size: int | tuple[int, ...]
     output_size: int
     batch_first: bool
 
     def __init__(
         self,
         input_size: int,
-        hidden_size: int,
+        hidden_size: int | Sequence[int],
         num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        merge: str = "concat",
+        connection: str | None = None,
+        learn_initial_state: bool = False,
+        weight_dropout: float = 0.0,
         forget_bias: float = 0.0,
         init: str = "pytorch",
         checkpoint_steps: int | None = None,
@@ -159,6 +173,10 @@ class LSTM(Module):
             batch_first,
             dropout,
             bidirectional,
+            merge=merge,
+            connection=connection,
+            learn_initial_state=learn_initial_state,
+            weight_dropout=weight_dropout,
             forget_bias=forget_bias,
             init=init,
             checkpoint_steps=checkpoint_steps,
@@ -180,41 +198,59 @@ class LSTM(Module):
         dropout: Any = 0.0,
         bidirectional: Any = False,
         *,
+        merge: Any = "concat",
+        connection: Any = None,
+        learn_initial_state: Any = False,
+        weight_dropout: Any = 0.0,
         forget_bias: Any = 0.0,
         init: Any = "pytorch",
         checkpoint_steps: Any = None,
     ) -> None:
         self.input_size = check_int("input_size", input_size, minimum=1)
-        self.hidden_size = check_int("hidden_size", hidden_size, minimum=1)
-        self.num_layers = check_int("num_layers", num_layers, minimum=1)
+        self.hidden_size, self.num_layers = _check_widths(hidden_size, num_layers)
         self.bias = check_bool("bias", bias)
         self.batch_first = check_bool("batch_first", batch_first)
         self.dropout = check_float("dropout", dropout, minimum=0.0, maximum=1.0)
         self.bidirectional = check_bool("bidirectional", bidirectional)
+        self.merge = check_choice("merge", merge, ("concat", "sum"))
+        if self.merge == "sum" and not self.bidirectional:
+            raise ValueError("merge: expected 'concat' with bidirectional=False, got 'sum'")
+        if connection is not None:
+            check_choice("connection", connection, ("residual", "highway"))
+            if self.num_layers == 1:
+                raise ValueError(f"connection: expected None with num_layers=1, got {connection!r}")
+        self.connection: str | None = connection
+        self.learn_initial_state = check_bool("learn_initial_state", learn_initial_state)
+        self.weight_dropout = check_float("weight_dropout", weight_dropout, minimum=0.0, maximum=1.0)
         self.forget_bias = check_float("forget_bias", forget_bias)
         if self.forget_bias and not self.bias:
             raise ValueError(f"forget_bias: expected 0 with bias=False, got {forget_bias!r}")
         self.init = check_choice("init", init, ("pytorch", "glorot"))
         self.checkpoint_steps = check_checkpoint_steps(checkpoint_steps)
         self._directions = 2 if self.bidirectional else 1
-        self._num_cells = self.num_layers * self._directions
-        self.output_size = self._directions * self.hidden_size
+        self._states = StateLayout.of(self.hidden_size, self.num_layers, self._directions)
+        self.output_size = self._sizes(self.num_layers - 1)[2]
 
     @property
     def _draws(self) -> bool:
-        return self.dropout > 0 and self.num_layers > 1
+        return (self.dropout > 0 and self.num_layers > 1) or self.weight_dropout > 0
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, with the class under "type"."""
+        widths = self.hidden_size
         return {
             "type": "LSTM",
             "input_size": self.input_size,
-            "hidden_size": self.hidden_size,
+            "hidden_size": list(widths) if isinstance(widths, tuple) else widths,  # as JSON has it
             "num_layers": self.num_layers,
             "bias": self.bias,
             "batch_first": self.batch_first,
             "dropout": self.dropout,
             "bidirectional": self.bidirectional,
+            "merge": self.merge,
+            "connection": self.connection,
+            "learn_initial_state": self.learn_initial_state,
+            "weight_dropout": self.weight_dropout,
             "forget_bias": self.forget_bias,
             "init": self.init,
             "checkpoint_steps": self.checkpoint_steps,
@@ -222,48 +258,84 @@ class LSTM(Module):
 
     # --- parameters -----------------------------------------------------------------------------------------
 
-    def _cell_names(self) -> Iterator[tuple[int, tuple[str, str, str, str]]]:
-        """Yield, for each layer and direction, its width of input and its four names."""
-        for layer in range(self.num_layers):
-            width = self.input_size if layer == 0 else self.output_size
-            for suffix in (f"l{layer}", f"l{layer}_reverse")[: self._directions]:
-                yield (
-                    width,
-                    (f"weight_ih_{suffix}", f"weight_hh_{suffix}", f"bias_ih_{suffix}", f"bias_hh_{suffix}"),
-                )
+    def _sizes(self, layer: int) -> tuple[int, int, int]:
+        """The width of what a layer reads, of its hidden state, and of what comes out."""
+        sizes = self.hidden_size
+        before, hidden = (sizes, sizes) if isinstance(sizes, int) else (sizes[layer - 1], sizes[layer])
+        outputs = 1 if self.merge == "sum" else self._directions
+        return self.input_size if layer == 0 else outputs * before, hidden, outputs * hidden
+
+    def _suffixes(self, layer: int) -> tuple[str, ...]:
+        """What the names of parameters end in, one a direction."""
+        return (f"l{layer}", f"l{layer}_reverse")[: self._directions]
 
     def _parameters(self) -> Iterator[Parameter]:
-        gates = 4 * self.hidden_size
-        for width, (weight_ih, weight_hh, bias_ih, bias_hh) in self._cell_names():
-            yield Parameter(weight_ih, (gates, width), False)
-            yield Parameter(weight_hh, (gates, self.hidden_size), False)
-            if self.bias:
-                yield Parameter(bias_ih, (gates,), True)
-                yield Parameter(bias_hh, (gates,), True)
+        for layer in range(self.num_layers):
+            width, hidden, output = self._sizes(layer)
+            for suffix in self._suffixes(layer):
+                yield Parameter(f"weight_ih_{suffix}", (4 * hidden, width), False)
+                yield Parameter(f"weight_hh_{suffix}", (4 * hidden, hidden), False)
+                if self.bias:
+                    yield Parameter(f"bias_ih_{suffix}", (4 * hidden,), True)
+                    yield Parameter(f"bias_hh_{suffix}", (4 * hidden,), True)
+                if self.learn_initial_state:
+                    yield Parameter(f"h_0_{suffix}", (hidden,), True)
+                    yield Parameter(f"c_0_{suffix}", (hidden,), True)
+            if self.connection is not None and layer > 0:
+                if width != output:
+                    yield Parameter(f"weight_res_l{layer}", (output, width), False)
+                if self.connection == "highway":
+                    yield Parameter(f"weight_gate_l{layer}", (output, width), False)
+                    yield Parameter(f"bias_gate_l{layer}", (output,), True)
 
     def _initialise(self, rng: np.random.Generator) -> None:
-        hidden = self.hidden_size
         with self.editing() as params:
             for name, view in params.items():
-                if self.init == "pytorch":
-                    fill_uniform(view, 1.0 / math.sqrt(hidden), rng)
+                kind = name.split("_l")[0]
+                if kind in ("h_0", "c_0"):
+                    continue  # they are 0
+                if kind == "bias_gate":
+                    view[...] = _GATE_BIAS
+                elif self.init == "pytorch":
+                    fan = view.shape[1] if kind in ("weight_res", "weight_gate") else len(view) // 4
+                    fill_uniform(view, 1.0 / math.sqrt(fan), rng)
                 elif view.ndim == 2:
                     fill_glorot(view, rng)
-                if name.startswith("bias_ih"):
-                    view[hidden : 2 * hidden] += np.float32(self.forget_bias)
+                if kind == "bias_ih":
+                    view[len(view) // 4 : len(view) // 2] += np.float32(self.forget_bias)
 
     def _bind(self, arena: Arena) -> None:
         super()._bind(arena)
+        self._layers = tuple([self._bind_layer(k) for k in range(self.num_layers)])
+        # The cell that is the whole layer, where there is one, for what the core may do at once: inference
+        # from a known state; a call, whose state may be learnt; a training call, with weights dropped.
+        self._only_cell = self._layers[0].cells[0] if self.num_layers * self._directions == 1 else None
+        self._only_called = None if self.learn_initial_state else self._only_cell
+        self._only_trained = None if self.weight_dropout else self._only_called
+
+    def _bind_layer(self, index: int) -> Layer:
         params, grads = self._params, self._grads
+        width, hidden, output = self._sizes(index)
+
+        def both(suffix: str, *kinds: str) -> Any:
+            """The parameters of these kinds, None where there is none, and their gradients."""
+            return [tuple([arrays.get(f"{kind}_{suffix}") for kind in kinds]) for arrays in (params, grads)]
+
         cells = []
-        for width, (weight_ih, weight_hh, bias_ih, bias_hh) in self._cell_names():
-            weights = (params[weight_ih], params[weight_hh], params.get(bias_ih), params.get(bias_hh))
-            d_weights = (grads[weight_ih], grads[weight_hh], grads.get(bias_ih), grads.get(bias_hh))
-            cells.append(_Cell(_core.LstmPlan(width, self.hidden_size), weights, d_weights))
-        self._only_cell = cells[0] if len(cells) == 1 else None
-        self._layers = tuple(
-            tuple(cells[k : k + self._directions]) for k in range(0, len(cells), self._directions)
-        )
+        for suffix in self._suffixes(index):
+            weights = both(suffix, "weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            initial = both(suffix, "h_0", "c_0") if self.learn_initial_state else _NONE
+            cells.append(Cell(_core.LstmPlan(width, hidden), *weights, *initial))
+        connection = None
+        if self.connection is not None and index > 0:
+            projection, gate = (
+                Affine(_core.LinearPlan(width, output), *both(f"l{index}", f"weight_{kind}", f"bias_{kind}"))
+                if f"weight_{kind}_l{index}" in params
+                else None
+                for kind in ("res", "gate")
+            )
+            connection = Connection(projection, gate)
+        return Layer(tuple(cells), hidden, output, self.merge == "sum", connection)
 
     def _stream_obstacle(self) -> str | None:
         return f"{self!r}, which also reads the sequence from its end" if self.bidirectional else None
@@ -277,19 +349,14 @@ class LSTM(Module):
             raise ValueError(f"{name}: expected shape {expected}, got {shape}")
         return (*shape[:-1], self.output_size)
 
-    def _state_shape(self, shape: Shape) -> Shape:
-        """The shape of h and c for an x (or a y) of `shape`."""
-        layers = self._num_cells
-        if len(shape) == 2:
-            return (layers, self.hidden_size)
-        return (layers, shape[0 if self.batch_first else 1], self.hidden_size)
+    def _batch_of(self, shape: Shape) -> int | None:
+        """The number of rows in an x (or a y) of `shape`; None of an unbatched one."""
+        return None if len(shape) == 2 else shape[0 if self.batch_first else 1]
 
     def _check_state(self, name: str, state: Any, shape: Shape) -> State | None:
         if state is None:
             return None
-        want = self._state_shape(shape)
-        h_0, c_0 = _pair(name, state, "(h_0, c_0)")
-        return _as_state(name, 0, "h_0", h_0, want), _as_state(name, 1, "c_0", c_0, want)
+        return self._states.check(name, state, ("h_0", "c_0"), self._batch_of(shape))
 
     def _time_major(self, array: FloatArray) -> FloatArray:
         """`array` (x, y or a gradient of them, as the caller sees it) as `[T, B, *]`."""
@@ -303,44 +370,57 @@ class LSTM(Module):
         self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
     ) -> tuple[FloatArray, Any]:
         """Return `(y, (h_n, c_n))`: inference, without dropout."""
-        direct = self._call_core(x, state, False) if lengths is None and resets is None else None
+        direct = (
+            self._call_core(self._only_called, x, state, False)
+            if lengths is None and resets is None
+            else None
+        )
         return super().__call__(x, state, lengths=lengths, resets=resets) if direct is None else direct[:2]
 
     def forward(
         self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
     ) -> tuple[FloatArray, Any, Backward]:
         """Return `(y, (h_n, c_n), backward)`: the training pass, with dropout; see `Module.forward`."""
-        direct = self._call_core(x, state, True) if lengths is None and resets is None else None
+        direct = (
+            self._call_core(self._only_trained, x, state, True)
+            if lengths is None and resets is None
+            else None
+        )
         if direct is None:
             return super().forward(x, state, lengths=lengths, resets=resets)
         return self._trained(x, state, *direct)
 
-    def _call_core(self, x: Any, state: Any, training: bool) -> Any:
-        """Return `(y, (h_n, c_n), tape)` of a layer of one cell, if the core can take x and state so.
+    def _call_core(self, cell: Cell | None, x: Any, state: Any, training: bool) -> Any:
+        """Return `(y, (h_n, c_n), tape)` of a layer that is one cell, if the core can take x and state so.
 
-        None stands for everything else. The core checks what it takes, so that the usual call, which may last
-        a microsecond, is not checked twice.
+        None stands for everything else, also given as the cell. The core checks what it takes, so that the
+        usual call, which may last a microsecond, is not checked twice.
         """
-        cell = self._only_cell
         if cell is None:
             return None
         options = self.batch_first, training, self.checkpoint_steps or 0, _core.get_num_threads()
         return cell.plan.call(self._arena.version, *cell.weights, x, state, *options)
 
     def _infer(self, x: FloatArray, state: State | None, spans: Spans | None) -> tuple[FloatArray, State]:
-        direct = self._call_core(x, state, False) if spans is None else None
-        y, final, _ = direct or self._compute(x, state, spans, False)
-        return y, final
+        if state is None and self.learn_initial_state:
+            state = self._initial_state(x)
+        direct = self._call_core(self._only_cell, x, state, False) if spans is None else None
+        if direct is None:
+            direct = run(self, x, state, spans, False)
+        return direct[0], direct[1]
 
     def _train(
         self, x: FloatArray, state: State | None, spans: Spans | None
     ) -> tuple[FloatArray, State, Backward]:
-        direct = self._call_core(x, state, True) if spans is None else None
+        direct = self._call_core(self._only_trained, x, state, True) if spans is None else None
         if direct is not None:
             return self._trained(x, state, *direct)
-        y, final, steps = self._compute(x, state, spans, True)
+        learnt = state is None and self.learn_initial_state
+        if learnt:
+            state = self._initial_state(x)
+        y, final, steps = run(self, x, state, spans, True)
         y.flags.writeable = False
-        return y, final, _LSTMBackward(self, x.shape, state, spans, steps)
+        return y, final, StackBackward(self, x.shape, state, spans, steps, learnt)
 
     def _trained(
         self, x: FloatArray, state: State | None, y: FloatArray, final: State, tape: _core.LstmTape
@@ -349,129 +429,36 @@ class LSTM(Module):
         y.flags.writeable = False
         return y, final, _CellBackward(self, x, y, state, tape)
 
-    def _compute(
-        self, x: FloatArray, state: State | None, spans: Spans | None, training: bool
-    ) -> tuple[FloatArray, State, list[_Step]]:
-        """Run all layers; the steps are empty where not training."""
-        y = np.empty((*x.shape[:-1], self.output_size), FLOAT32)
-        final_shape = self._state_shape(x.shape)
-        final = np.empty(final_shape, FLOAT32), np.empty(final_shape, FLOAT32)
-        h_0, c_0, h_n, c_n = self._batched(x.shape, *(state or _NONE), *final)
-        version, threads, saved = self._arena.version, _core.get_num_threads(), self.checkpoint_steps or 0
-        steps: list[_Step] = []
-        inputs, y_last = self._time_major(x), self._time_major(y)
-        ways = directions(self._directions, inputs.shape[0], spans)
-        last, k, h, c, mask = self.num_layers - 1, 0, None, None, None
-        for index, cells in enumerate(self._layers):
-            outputs = y_last if index == last else np.empty(y_last.shape, FLOAT32)
-            tapes: list[Any] = []
-            for (plan, weights, _), way, part in zip(cells, ways, self._parts(outputs), strict=True):
-                if h_0 is not None:
-                    h, c = h_0[k], c_0[k]
-                source, room = (inputs, part) if way.order is None else (way.read(inputs), way.room(part))
-                lengths, resets, _ = way
-                tapes.append(
-                    plan.forward(
-                        *(version, *weights, source, h, c, lengths, resets),
-                        *(room, h_n[k], c_n[k], training, saved, threads),
-                    )
-                )
-                if room is not part:
-                    way.deliver(room, part)
-                k += 1
-            if training:
-                rng = self._rng if index < last else None
-                mask = None if rng is None else draw_mask(outputs.shape, self.dropout, rng)
-                steps.append(_Step(inputs, outputs, tapes, mask))
-            inputs = outputs if mask is None else outputs * mask
-        return y, final, steps
+    # --- initial states -------------------------------------------------------------------------------------
 
-    def _batched(self, shape: Shape, *states: FloatArray | None) -> Any:
-        """Return `states` with an axis of rows, also those of an unbatched x, whose `shape` has none."""
-        if len(shape) == 3:
-            return states
-        rows = (self._num_cells, 1, self.hidden_size)
-        return [None if a is None else a.reshape(rows) for a in states]
+    def _initial_state(self, x: FloatArray) -> State:
+        """The learnt state for each row of x."""
+        made = self._states.empty(self._batch_of(x.shape))
+        self._set_rows(made, ...)
+        return made
 
-    def _parts(self, outputs: FloatArray | None) -> tuple[Any, ...]:
-        """The part of a layer's outputs [T,B,D*H] that is each direction's."""
-        if not self.bidirectional:
-            return (outputs,)
-        hidden = self.hidden_size
-        return (None, None) if outputs is None else (outputs[:, :, :hidden], outputs[:, :, hidden:])
+    def _restart(self, state: State, rows: Any) -> None:
+        if self.learn_initial_state:
+            self._set_rows(state, rows)
+        else:
+            super()._restart(state, rows)
+
+    def _set_rows(self, state: State, rows: Any) -> None:
+        """Write the learnt initial state into some rows of `state`."""
+        h, c = cells_of(state[0]), cells_of(state[1])
+        for k, cell in enumerate([cell for layer in self._layers for cell in layer.cells]):
+            assert cell.initial is not None
+            h[k][rows], c[k][rows] = cell.initial
+
+    def _add_to_initial(self, dh: Sequence[FloatArray], dc: Sequence[FloatArray]) -> None:
+        """Add each cell's gradients [B,H] of h and c, over all rows, to those of the parameters."""
+        for k, cell in enumerate([cell for layer in self._layers for cell in layer.cells]):
+            assert cell.d_initial is not None
+            for total, d_rows in zip(cell.d_initial, (dh[k], dc[k]), strict=True):
+                total += d_rows.sum(axis=0, dtype=np.float64)
 
 
-class _LSTMBackward(Backward):
-    __slots__ = ("_layer", "_shape")
-
-    def __init__(
-        self, layer: LSTM, shape: Shape, state: State | None, spans: Spans | None, steps: list[_Step]
-    ) -> None:
-        super().__init__(state, spans, steps)
-        self._layer = layer
-        self._shape = shape
-
-    def _check_dy(self, name: str, dy: Any) -> FloatArray | None:
-        return None if dy is None else as_float32(name, dy, (*self._shape[:-1], self._layer.output_size))
-
-    def _check_dstate(self, name: str, dstate: Any) -> DState | None:
-        if dstate is None:
-            return None
-        want = self._layer._state_shape(self._shape)
-        dh, dc = _pair(name, dstate, "(dh_n, dc_n)")
-        return (
-            None if dh is None else _as_state(name, 0, "dh_n", dh, want),
-            None if dc is None else _as_state(name, 1, "dc_n", dc, want),
-        )
-
-    def _run(
-        self,
-        dy: FloatArray | None,
-        dstate: DState | None,
-        need_dx: bool,
-        need_dstate: bool,
-    ) -> tuple[FloatArray | None, State | None]:
-        state, spans, steps = self._take()
-        layer = self._layer
-        state_shape = layer._state_shape(self._shape)
-        dx = np.empty(self._shape, FLOAT32) if need_dx else None
-        d_initial = (np.empty(state_shape, FLOAT32), np.empty(state_shape, FLOAT32)) if need_dstate else None
-        states = layer._batched(self._shape, *(state or _NONE), *(dstate or _NONE), *(d_initial or _NONE))
-        d_outputs = None if dy is None else layer._time_major(dy)
-        dx_first = None if dx is None else layer._time_major(dx)
-        ways = directions(layer._directions, steps[0].x.shape[0], spans)
-        for index in reversed(range(layer.num_layers)):
-            step = steps.pop()
-            d_inputs = np.empty(step.x.shape, FLOAT32) if index else dx_first
-            self._run_layer(index, step, ways, states, d_outputs, d_inputs)
-            if index and steps[-1].mask is not None:
-                d_inputs *= steps[-1].mask
-            d_outputs = d_inputs
-        return dx, d_initial
-
-    def _run_layer(
-        self,
-        index: int,
-        step: _Step,
-        ways: tuple[Direction, ...],
-        states: Any,
-        d_outputs: FloatArray | None,
-        d_inputs: FloatArray | None,
-    ) -> None:
-        """Differentiate one layer, both directions; d_inputs, if wanted, becomes the sum of their shares."""
-        layer, threads = self._layer, _core.get_num_threads()
-        ys, d_ys = layer._parts(step.y), layer._parts(d_outputs)
-        for d, (cell, tape, way) in enumerate(zip(layer._layers[index], step.tapes, ways, strict=True)):
-            k = index * len(ways) + d
-            h_0, _, dh_n, dc_n, dh_0, dc_0 = (None if a is None else a[k] for a in states)
-            x, y, dy = way.read(step.x), way.read(ys[d]), way.read(d_ys[d])
-            dx = d_inputs if d == 0 or d_inputs is None else np.empty(d_inputs.shape, FLOAT32)
-            tape.backward(x, y, h_0, dy, dh_n, dc_n, dx, dh_0, dc_0, *cell.d_weights, threads)
-            if d > 0 and d_inputs is not None:
-                d_inputs += way.read(dx)
-
-
-class _CellBackward(_LSTMBackward):
+class _CellBackward(StackBackward):
     """Of a call that the core made at once: one crossing of the border back, too."""
 
     __slots__ = ()
@@ -494,23 +481,21 @@ class _CellBackward(_LSTMBackward):
         layer = self._layer
         options = layer.batch_first, need_dx, need_dstate
         h_0 = None if state is None else state[0]
-        d_weights = layer._layers[0][0].d_weights
+        d_weights = layer._layers[0].cells[0].d_weights
         threads = _core.get_num_threads()
         dx, d_initial = tape.call(x, y, h_0, dy, *(dstate or _NONE), *options, *d_weights, threads)
         return dx, d_initial
 
 
-def _pair(name: str, value: Any, what: str) -> tuple[Any, Any]:
-    if not isinstance(value, (tuple, list)):
-        raise TypeError(f"{name}: expected a pair {what}, got {type(value).__name__}")
-    if len(value) != 2:
-        raise ValueError(f"{name}: expected a pair {what}, got {len(value)} items")
-    return value[0], value[1]
-
-
-def _as_state(name: str, index: int, label: str, value: Any, shape: Shape) -> FloatArray:
-    """Return one half of a state, or of its gradient, C-contiguous; the name is made only for a message."""
-    plain = type(value) is np.ndarray and value.dtype == FLOAT32 and value.shape == shape
-    if plain and value.flags.carray:
-        return value  # type: ignore[no-any-return]
-    return as_dense(f"{name}[{index}] ({label})", value, shape)
+def _check_widths(hidden_size: Any, num_layers: Any) -> tuple[int | tuple[int, ...], int]:
+    """Return hidden_size, as one number where all layers have one width, and the number of layers."""
+    if not isinstance(hidden_size, (list, tuple, np.ndarray)):
+        width = check_int("hidden_size", hidden_size, minimum=1)
+        return width, check_int("num_layers", num_layers, minimum=1)
+    if len(hidden_size) == 0:
+        raise ValueError("hidden_size: expected at least one width, got none")
+    widths = tuple([check_int(f"hidden_size[{k}]", n, minimum=1) for k, n in enumerate(hidden_size)])
+    layers = check_int("num_layers", num_layers, minimum=1)
+    if layers not in (1, len(widths)):
+        raise ValueError(f"num_layers: expected {len(widths)}, one for each hidden_size, got {layers}")
+    return (widths if len(set(widths)) > 1 else widths[0]), len(widths)

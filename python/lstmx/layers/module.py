@@ -382,6 +382,14 @@ class Module(ABC):
         """What in the layer reads later steps, for a message; None: nothing, it can go step by step."""
         return None
 
+    def _restart(self, state: Any, rows: Any) -> None:
+        """Set `rows` of a state, which is the caller's own, to what a sequence starts from."""
+        if isinstance(state, tuple):
+            for item in state:
+                self._restart(item, rows)
+        elif state is not None:
+            state[:, rows] = 0
+
     @abstractmethod
     def _output_shape(self, name: str, shape: Shape) -> Shape:
         """Return the shape of y for an x of `shape`; ValueError, with `name`, where x cannot be of it."""

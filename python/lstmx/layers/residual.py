@@ -88,6 +88,9 @@ class Residual(Container):
     def _check_state(self, name: str, state: Any, shape: Shape) -> Any:
         return self.layer._check_state(name, state, shape)
 
+    def _restart(self, state: Any, rows: Any) -> None:
+        self.layer._restart(state, rows)
+
     def _check_spans(self, lengths: Any, resets: Any, shape: Shape) -> Spans | None:
         return self.layer._check_spans(lengths, resets, shape)
 

@@ -122,6 +122,11 @@ class Sequential(Container):
             ]
         )
 
+    def _restart(self, state: tuple[Any, ...], rows: Any) -> None:
+        for layer, item in zip(self.layers, state, strict=True):
+            if item is not None:
+                layer._restart(item, rows)
+
     def _check_spans(self, lengths: Any, resets: Any, shape: Shape) -> Spans | None:
         for layer, its_shape in zip(self.layers, self._shapes_for("x", shape), strict=False):
             if layer.batch_first is not None:  # the first that reads time

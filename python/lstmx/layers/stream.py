@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """What `model.stream(batch_size)` returns: B sequences that advance together, from a state of zeros.
+    """What `model.stream(batch_size)` returns: B sequences that advance together, from where sequences start.
 
     Args:
         model: The model. It is used, not copied: parameters that change later count from the next step on.
@@ -105,7 +105,7 @@ class Stream:
         return y
 
     def reset(self, rows: Any = None) -> None:
-        """Set the state back to zeros, of all rows or of those given.
+        """Set the state back to that of a start (zeros, if it is not learnt), of all rows or of those given.
 
         Args:
             rows: An integer from 0 to B - 1, several of them, or a mask, bool [B]. None: all rows.
@@ -118,12 +118,10 @@ class Stream:
             self._state = None
             return
         index = _check_rows(rows, self.batch_size)
-
-        def clear(array: FloatArray) -> FloatArray:
-            array[:, index] = 0  # the array is the stream's own: models return their final states anew
-            return array
-
-        _map_state(clear, self._state)
+        if (
+            self._state is not None
+        ):  # whose arrays are the stream's own: models return their final states anew
+            self._model._restart(self._state, index)
 
     def fork(self) -> Stream:
         """Return another stream of the same model, which goes on from the same state by itself."""
@@ -133,7 +131,7 @@ class Stream:
 
     @property
     def state(self) -> Any:
-        """A copy of the state, as the model returns it; None, which stands for zeros, before the first step.
+        """A copy of the state, as the model returns it; None, the start of a sequence, before the first step.
 
         Setting it (also to None) restores a state that was saved; the stream keeps a copy.
 

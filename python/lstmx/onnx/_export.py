@@ -42,7 +42,8 @@ def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool 
 
     Raises:
         TypeError: `model` is not a layer, or holds one that has no counterpart here.
-        ValueError: `lengths` of a model that reads no time; a layer that reads time after a `LastStep`.
+        ValueError: `lengths` of a model that reads no time; a layer that reads time after a `LastStep`; an
+            `LSTM` with layers of different widths, connections or learnt initial states.
         OSError: The file cannot be written; the file that was there is unharmed.
 
     Example:
@@ -79,6 +80,7 @@ class _Exporter:
             if layer.batch_first is not None and "T" not in axes:
                 raise ValueError(f"{name}: expected no layer that reads time after LastStep, got {layer!r}")
             if isinstance(layer, LSTM):
+                _check_options(name, layer)
                 y = self._lstm(prefix, layer, y)
             elif isinstance(layer, Linear):
                 y = self._linear(prefix, layer, y)
@@ -105,7 +107,8 @@ class _Exporter:
     def _lstm(self, prefix: str, layer: LSTM, x: str) -> str:
         """Add one node LSTM a layer, time-major between them (run-times lack layout=1); return y."""
         count, directions = layer.num_layers, 2 if layer.bidirectional else 1
-        state_dims = (count * directions, "B", layer.hidden_size)
+        assert isinstance(layer.hidden_size, int)
+        state_dims: tuple[int | str, ...] = (count * directions, "B", layer.hidden_size)
         initial = []
         if self._state:
             initial = [self._input(prefix + name, TensorProto.FLOAT, state_dims) for name in ("h_0", "c_0")]
@@ -123,7 +126,10 @@ class _Exporter:
                 direction="bidirectional" if layer.bidirectional else "forward",
             )
             finals.append((h_n, c_n))
-            if layer.bidirectional:  # [T, D, B, H] to [T, B, D*H]
+            if layer.merge == "sum":  # [T, D, B, H] to [T, B, H]
+                axes = self._ints(f"{prefix}y_l{k}.axes", [1])
+                x = self._node("ReduceSum", [y, axes], keepdims=0)
+            elif layer.bidirectional:  # [T, D, B, H] to [T, B, D*H]
                 y = self._node("Transpose", [y], perm=[0, 2, 1, 3])
                 x = self._node("Reshape", [y, self._ints(f"{prefix}y_l{k}.shape", [0, 0, layer.output_size])])
             else:
@@ -219,6 +225,16 @@ def _leaves(name: str, prefix: str, model: Module) -> Iterator[tuple[str, str, M
         raise TypeError(
             f"{name}: expected LSTM, Linear, LastStep, Dropout or Sequential, got {type(model).__name__}"
         )
+
+
+def _check_options(name: str, layer: LSTM) -> None:
+    """Refuse what the operator LSTM has no counterpart of."""
+    for option, wanted in (("connection", None), ("learn_initial_state", False)):
+        got = getattr(layer, option)
+        if got != wanted:
+            raise ValueError(f"{name}: expected an LSTM with {option}={wanted}, got {got!r}")
+    if not isinstance(layer.hidden_size, int):
+        raise ValueError(f"{name}: expected one hidden_size for all layers, got {list(layer.hidden_size)}")
 
 
 def _dims(axes: Sequence[str], width: int | None) -> list[int | str]:

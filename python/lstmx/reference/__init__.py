@@ -10,6 +10,7 @@ run in one time loop (`recurrent_forward`), and that in layers and directions (`
 
 from lstmx.reference.activations import ACTIVATIONS, Activation, sigmoid
 from lstmx.reference.cells import LSTM, CellOptions, CellSpec, LstmCell
+from lstmx.reference.connection import connect
 from lstmx.reference.embedding import embedding_backward, embedding_forward
 from lstmx.reference.gru import GRU, RNN, GruCell, RnnCell
 from lstmx.reference.linear import LinearGradients, linear_backward, linear_forward
@@ -60,6 +61,7 @@ __all__ = [
     "batch_norm_forward",
     "batch_norm_inference",
     "clip_scale",
+    "connect",
     "cross_entropy",
     "embedding_backward",
     "embedding_forward",
