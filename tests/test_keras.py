@@ -238,6 +238,13 @@ def test_weights_of_a_model_without_the_model(keras, rng):
             "LSTM 'b': units: expected 2, got 3",
         ),
         (
+            lambda layers: layers.Bidirectional(
+                layers.LSTM(2, go_backwards=True), backward_layer=layers.LSTM(2)
+            ),
+            ValueError,
+            "LSTM 'forward_lstm.*': go_backwards: expected False, got True",
+        ),
+        (
             lambda layers: layers.Bidirectional(layers.GRU(2), name="a"),
             TypeError,
             "Bidirectional 'a': expected an LSTM inside, got GRU",

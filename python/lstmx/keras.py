@@ -123,9 +123,8 @@ def _bidirectional(layer: Any, config: Mapping[str, Any]) -> Iterator[layers.Mod
         if type(way).__name__ != "LSTM":
             raise TypeError(f"{_label(layer)}: expected an LSTM inside, got {type(way).__name__}")
     forward, backward = (way.get_config() for way in ways)
-    _expect(ways[0], forward, go_backwards=False)
-    same = {name: forward[name] for name in ("units", "use_bias", "return_sequences")}
-    _expect(ways[1], backward, go_backwards=True, **same)
+    _expect(ways[0], forward, go_backwards=False)  # then Keras has seen to it that the other goes backwards
+    _expect(ways[1], backward, units=forward["units"], use_bias=forward["use_bias"])
     yield _make_lstm(_cell(ways[0], forward), _cell(ways[1], backward))
     if not forward["return_sequences"]:
         yield layers.LastStep(bidirectional=True)
