@@ -29,8 +29,9 @@ STEPS, BATCH, INPUTS, HIDDEN = 7, 4, 3, 5
 
 
 @pytest.fixture(scope="module")
-def keras():
+def keras(tmp_path_factory):
     os.environ.setdefault("KERAS_BACKEND", "torch")
+    os.environ.setdefault("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))  # the import writes there
     if os.environ["KERAS_BACKEND"] == "torch":
         pytest.importorskip("torch", reason="PyTorch, Keras's backend here, is not installed")
     return pytest.importorskip("keras", reason="Keras is not installed: NOT compared with it")
