@@ -230,6 +230,9 @@ def test_export_refuses(tmp_path) -> None:
     twice = lstmx.Sequential(lstmx.LastStep(), lstmx.Sequential(lstmx.LSTM(1, 1, batch_first=True)))
     with pytest.raises(ValueError, match=r"model\[1\]\[0\]: expected no layer that reads time after LastSt"):
         lstmx.onnx.export(twice, path)
+    both = lstmx.LastStep(bidirectional=True)
+    with pytest.raises(ValueError, match=r"model: expected .* one direction, got LastStep\(bidirectional=T"):
+        lstmx.onnx.export(both, path)
 
     for options, message in (
         ({"hidden_size": [4, 5]}, r"expected one hidden_size for all layers, got \[4, 5\]"),

@@ -23,6 +23,7 @@ from lstmx._version import __version__
 
 if TYPE_CHECKING:
     from lstmx import callbacks, data, files, forecast, functional, losses, optim, plotting, reference
+    from lstmx import keras as keras
     from lstmx import onnx as onnx
     from lstmx.files import load, save
     from lstmx.forecast import Forecaster
@@ -94,7 +95,7 @@ _MODULE_OF = {
     "show_config": "targets",
 }
 
-_DOORS = ("onnx", "torch")  # parts that need another package, so that `import *` must not load them
+_DOORS = ("keras", "onnx", "torch")  # to other packages, which they may need: `import *` must not load them
 
 
 def __getattr__(name: str) -> Any:

@@ -61,6 +61,7 @@ MAKERS = {
     "Dropout(p=0.25)": lambda: lstmx.Dropout(0.25, rng=0),
     "Dropout()": lambda: lstmx.Dropout(rng=0),
     "LastStep()": lambda: lstmx.LastStep(),
+    "LastStep(bidirectional=True)": lambda: lstmx.LastStep(bidirectional=True),
     "Sequential(LSTM(4, 3), Dropout(p=0.25), Sequential(Linear(3, 2)))": lambda: lstmx.Sequential(
         lstmx.LSTM(4, 3, rng=0), lstmx.Dropout(0.25, rng=0), lstmx.Sequential(lstmx.Linear(3, 2, rng=0))
     ),

@@ -90,6 +90,33 @@ class TestLastStep:
             backward(dy)
         assert layer.forward(x)[2](dy, need_dx=False) == (None, None)
 
+    @pytest.mark.parametrize("steps", [1, 5])
+    @pytest.mark.parametrize("some", [False, True], ids=["all steps", "lengths"])
+    def test_both_directions_are_the_final_h(self, rng, steps, some):
+        lstm = lstmx.LSTM(2, 3, batch_first=True, bidirectional=True, rng=rng)
+        model = lstmx.Sequential(lstm, lstmx.LastStep(bidirectional=True))
+        x = rng.standard_normal((4, steps, 2)).astype(np.float32)
+        lengths = np.array([steps, 0, 1, steps]) if some else None
+        y, state, backward = model.forward(x, lengths=lengths)
+        h_n = state[0][0]
+        np.testing.assert_array_equal(y, np.concatenate([h_n[0], h_n[1]], axis=1))
+        np.testing.assert_array_equal(model(x, lengths=lengths)[0], y)
+        dy = rng.standard_normal(y.shape).astype(np.float32)
+        dx, _ = backward(dy)
+        grads = model.arena.grads.copy()
+        model.zero_grad()
+        _, _, backward = lstm.forward(x, lengths=lengths)
+        dx_of_state, _ = backward(None, (np.stack([dy[:, :3], dy[:, 3:]]), None))
+        np.testing.assert_allclose(dx, dx_of_state, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(grads, model.arena.grads, rtol=0, atol=1e-6)
+        assert grads.any()
+
+    def test_refuses_an_odd_width_for_both_directions(self):
+        with pytest.raises(ValueError, match=r"x: expected shape \(B, T, F\) with F even, got \(2, 4, 3\)"):
+            lstmx.LastStep(bidirectional=True)(np.zeros((2, 4, 3)))
+        with pytest.raises(TypeError, match="bidirectional: expected True or False, got 1"):
+            lstmx.LastStep(1)
+
     def test_an_empty_batch(self):
         y, _, backward = lstmx.LastStep().forward(np.empty((0, 5, 3), np.float32))
         assert backward(y)[0].shape == (0, 5, 3)

@@ -42,8 +42,9 @@ def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool 
 
     Raises:
         TypeError: `model` is not a layer, or holds one that has no counterpart here.
-        ValueError: `lengths` of a model that reads no time; a layer that reads time after a `LastStep`; an
-            `LSTM` with layers of different widths, connections or learnt initial states.
+        ValueError: `lengths` of a model that reads no time; a layer that reads time after a `LastStep`; a
+            `LastStep` of both directions; an `LSTM` with layers of different widths, connections or learnt
+            initial states.
         OSError: The file cannot be written; the file that was there is unharmed.
 
     Example:
@@ -85,6 +86,8 @@ class _Exporter:
             elif isinstance(layer, Linear):
                 y = self._linear(prefix, layer, y)
             elif isinstance(layer, LastStep):
+                if layer.bidirectional:
+                    raise ValueError(f"{name}: expected the last step of one direction, got {layer!r}")
                 y = self._last_step(prefix, y)
                 axes = ["B"]
         self._output("y", y, _dims(axes, model.output_size))

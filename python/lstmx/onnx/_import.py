@@ -20,6 +20,7 @@ from onnx import helper, numpy_helper
 
 from lstmx.files import PathLike
 from lstmx.layers import Module, from_config
+from lstmx.onnx._axes import Axis, Data, axis_size, join_directions, regroup
 
 _TO_IFGO = [0, 2, 3, 1]  # from ONNX's order of the gates: i, o, f, c
 
@@ -27,37 +28,10 @@ _ACTIVATIONS = ["sigmoid", "tanh", "tanh"]
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """An axis of the data; its size is None where the file leaves it open."""
-
-    name: str
-    size: int | None = None
-
-
-_Axes: TypeAlias = tuple[tuple[_Axis, ...], ...]
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What the layers so far have made of x.
-
-    Attributes:
-        axes: For each axis of the tensor the axes of the data in it: none where it has size 1, two or more
-            where they are merged.
-        position: How many steps of the computation led here; only the latest may be computed with.
-        kind: "y" for outputs of a layer, "h" and "c" for final states, "padded" for y behind a step of zeros.
-    """
-
-    axes: _Axes
-    position: int
-    kind: str = "y"
-
-
-@dataclass(frozen=True)
 class _Stack:
     """Final states of several layers, one after the other along `axis`."""
 
-    parts: tuple[_Data, ...]
+    parts: tuple[Data, ...]
     axis: int
 
 
@@ -73,8 +47,8 @@ class _Zeros:
     """Zeros of some shape: initial states that are none."""
 
 
-_Array: TypeAlias = NDArray[Any]  # of objects (int or _Axis) where it holds sizes
-_Value: TypeAlias = _Data | _Stack | _Given | _Zeros | _Array | None
+_Array: TypeAlias = NDArray[Any]  # of objects (int or Axis) where it holds sizes
+_Value: TypeAlias = Data | _Stack | _Given | _Zeros | _Array | None
 
 
 def import_model(path: PathLike) -> Module:
@@ -179,7 +153,7 @@ class _Importer:
         self._layers: list[dict[str, Any]] = []
         self._params: dict[str, NDArray[np.float32]] = {}
         self._position = 0
-        self._order: tuple[_Axis, _Axis] | None = None  # time and batch, once an LSTM has told
+        self._order: tuple[Axis, Axis] | None = None  # time and batch, once an LSTM has told
         self._has_lengths: bool | None = None
         self._values: dict[str, _Value] = {}
         self._read_inputs()
@@ -222,16 +196,16 @@ class _Importer:
                 f"{onnx.TensorProto.DataType.Name(x.elem_type).lower()} of {len(x.shape.dim)}"
             )
         sizes = [dim.dim_value or None for dim in x.shape.dim]
-        leading = [_Axis(f"axis {index}", size) for index, size in enumerate(sizes[:-1])]
-        self._x = tuple((axis,) for axis in (*leading, _Axis("features", sizes[-1])))
-        self._values[inputs[0].name] = _Data(self._x, 0)
+        leading = [Axis(f"axis {index}", size) for index, size in enumerate(sizes[:-1])]
+        self._x = tuple((axis,) for axis in (*leading, Axis("features", sizes[-1])))
+        self._values[inputs[0].name] = Data(self._x, 0)
 
     def _read_outputs(self) -> None:
         results = []
         for output in self._graph.output:
             value = self._values.get(output.name)
             for part in value.parts if isinstance(value, _Stack) else (value,):
-                if not isinstance(part, _Data) or part.kind == "padded":
+                if not isinstance(part, Data) or part.kind == "padded":
                     raise ValueError(
                         f"output {output.name!r}: expected data of a layer, got {_describe(part)}"
                     )
@@ -251,9 +225,9 @@ class _Importer:
 
     # --- layers ---------------------------------------------------------------------------------------------
 
-    def _current(self, value: _Value) -> _Data:
+    def _current(self, value: _Value) -> Data:
         """Return `value` as what the next layer reads: all of the data so far, features last."""
-        if not isinstance(value, _Data):
+        if not isinstance(value, Data):
             raise ValueError(f"expected the data of one layer, got {_describe(value)}")
         if value.position != self._position:
             raise ValueError("expected layers in a row, got an input that an earlier node has read")
@@ -263,7 +237,7 @@ class _Importer:
             raise ValueError(f"expected the output of a layer, got {_describe(value)}")
         return value
 
-    def _input_width(self, data: _Data, width: int) -> None:
+    def _input_width(self, data: Data, width: int) -> None:
         leading, last = data.axes[:-1], data.axes[-1]
         plain = len(last) == 1 and last[0].name == "features"
         if not plain or any(axis.name in ("direction", "features") for group in leading for axis in group):
@@ -313,11 +287,11 @@ class _Importer:
             "bidirectional": directions == 2,
         }
         self._add(config, params)
-        way = () if directions == 1 else (_Axis("direction", 2),)
-        rows, features = (batch,), (_Axis("features", hidden),)
+        way = () if directions == 1 else (Axis("direction", 2),)
+        rows, features = (batch,), (Axis("features", hidden),)
         axes = (rows, (time,), way, features) if batch_major else ((time,), way, rows, features)
         state_axes = (rows, way, features) if batch_major else (way, rows, features)
-        y = _Data(axes, self._position)
+        y = Data(axes, self._position)
         return [y, replace(y, axes=state_axes, kind="h"), replace(y, axes=state_axes, kind="c")]
 
     def _check_lstm(self, node: _Node) -> str:
@@ -340,7 +314,7 @@ class _Importer:
             raise ValueError(f"input_forget: expected 0, got {attributes['input_forget']}")
         return direction
 
-    def _read_order(self, node: _Node, width: int) -> tuple[_Axis, _Axis, bool]:
+    def _read_order(self, node: _Node, width: int) -> tuple[Axis, Axis, bool]:
         """Return the axes of time and of the batch, and whether the node wants the batch in front."""
         data = self._current(node[0])
         self._input_width(data, width)
@@ -363,15 +337,15 @@ class _Importer:
             raise ValueError("sequence_lens: expected for all LSTM nodes or for none, got some")
         self._has_lengths = given
 
-    def _linear(self, weight: NDArray[np.float32], data: _Data) -> _Data:
+    def _linear(self, weight: NDArray[np.float32], data: Data) -> Data:
         """Add a layer with `weight [out, in]`, without bias."""
         out_features, in_features = weight.shape
         self._input_width(data, in_features)
         config = {"type": "Linear", "in_features": in_features, "out_features": out_features, "bias": False}
         self._add(config, {"weight": weight})
-        return _Data((*data.axes[:-1], (_Axis("features", out_features),)), self._position)
+        return Data((*data.axes[:-1], (Axis("features", out_features),)), self._position)
 
-    def _bias(self, bias: NDArray[np.float32], data: _Data) -> _Data:
+    def _bias(self, bias: NDArray[np.float32], data: Data) -> Data:
         layer = self._layers[-1] if self._layers else {}
         if layer.get("type") != "Linear" or layer["bias"] or data.axes[-1][0].name != "features":
             raise ValueError("expected the bias of a MatMul or Gemm, got a sum with something else")
@@ -384,7 +358,7 @@ class _Importer:
         self._position += 1
         return replace(data, position=self._position)
 
-    def _last_step(self, data: _Data, *, keep: int | None = None) -> _Data:
+    def _last_step(self, data: Data, *, keep: int | None = None) -> Data:
         """Add a LastStep to what a layer made; `keep` is an axis that stays, with size 1."""
         time, batch = self._order or (None, None)
         if batch != self._x[0][0]:
@@ -396,7 +370,7 @@ class _Importer:
         axes = [group for group in data.axes if group not in ((), (time,))]
         if keep is not None:
             axes.insert(keep, ())
-        return _Data(tuple(axes), self._position)
+        return Data(tuple(axes), self._position)
 
     def _matmul(self, node: _Node) -> list[_Value]:
         data = self._current(node[0])
@@ -436,7 +410,7 @@ class _Importer:
         value, order = node[0], node.attributes.get("perm")
         if isinstance(value, np.ndarray):
             return [value.transpose(order)]
-        if not isinstance(value, _Data):
+        if not isinstance(value, Data):
             return [_passed(value)]
         order = range(len(value.axes))[::-1] if order is None else order
         if sorted(order) != list(range(len(value.axes))):
@@ -447,7 +421,7 @@ class _Importer:
         value, dropped = node[0], node.ints("axes", 1)
         if isinstance(value, np.ndarray):
             return [value.squeeze(None if dropped is None else tuple(dropped))]
-        if not isinstance(value, _Data):
+        if not isinstance(value, Data):
             return [_passed(value)]
         count = len(value.axes)
         if dropped is None:
@@ -462,7 +436,7 @@ class _Importer:
         value, added = node[0], node.ints("axes", 1) or []
         if isinstance(value, np.ndarray):
             return [np.expand_dims(value, tuple(added))]
-        if not isinstance(value, _Data):
+        if not isinstance(value, Data):
             return [_passed(value)]
         count = len(value.axes) + len(added)
         axes = list(value.axes)
@@ -476,10 +450,10 @@ class _Importer:
             self._charge(value.nbytes)
             shape = [value.shape[index] if size == 0 else size for index, size in enumerate(shape)]
             return [value.reshape(shape)]
-        if not isinstance(value, _Data):
+        if not isinstance(value, Data):
             return [_passed(value)]
         copied: list[Any] = [value.axes[index] if size == 0 else size for index, size in enumerate(shape)]
-        axes = _regroup(value.axes, copied)
+        axes = regroup(value.axes, copied)
         if axes is None:
             raise ValueError(
                 f"shape: expected one that merges or splits axes, got {shape} of {_describe(value)}"
@@ -499,12 +473,12 @@ class _Importer:
                 # The largest negative number stands for the very front when going backwards.
                 index[axis] = slice(start, None if step < 0 and stop < -value.shape[axis] else stop, step)
             return [value[tuple(index)]]
-        if not isinstance(value, _Data):
+        if not isinstance(value, Data):
             return [_passed(value)]
         if len(starts) != 1 or steps != [1] or len(axes) != 1:
             raise ValueError(f"expected one step of one axis, got {starts} to {ends} of axes {axes}")
         (start, stop, axis), size = (starts[0], ends[0], axes[0] % len(value.axes)), 0
-        if isinstance(known := _size(value.axes[axis]), int):
+        if isinstance(known := axis_size(value.axes[axis]), int):
             size = known
             start, stop = (bound + size if bound < 0 else bound for bound in (start, stop))
         if min(stop, size or stop) != start + 1 and not (start == -1 and stop >= 1 << 30):
@@ -523,11 +497,11 @@ class _Importer:
             raise ValueError(f"indices: expected one, got {indices.tolist()}")
         if isinstance(value, _Stack):
             return [self._pick_part(value, axis, int(indices.item()), keep=indices.ndim == 1)]
-        if not isinstance(value, _Data):
+        if not isinstance(value, Data):
             _refuse(value)
         return [self._pick(value, axis % len(value.axes), int(indices.item()), keep=indices.ndim == 1)]
 
-    def _pick(self, data: _Data, axis: int, index: int, *, keep: bool) -> _Data:
+    def _pick(self, data: Data, axis: int, index: int, *, keep: bool) -> Data:
         """Element `index` of one axis: the last step, one direction, or the only element."""
         group = data.axes[axis]
         left = ((),) if keep else ()
@@ -548,7 +522,7 @@ class _Importer:
             )
         return self._last_step(self._current(data), keep=axis if keep else None)
 
-    def _pick_part(self, stack: _Stack, axis: int, index: int, *, keep: bool) -> _Data:
+    def _pick_part(self, stack: _Stack, axis: int, index: int, *, keep: bool) -> Data:
         """The final state of one layer of several."""
         if axis != stack.axis or any(part.axes[axis] for part in stack.parts):
             raise ValueError(f"expected one layer's state of one direction, got {_describe(stack)}")
@@ -561,7 +535,7 @@ class _Importer:
         if isinstance(value, np.ndarray):
             sizes = node.ints("split", 1)
             return list(np.split(value, count if sizes is None else np.cumsum(sizes)[:-1], axis))
-        if isinstance(value, _Data) and count == 2:
+        if isinstance(value, Data) and count == 2:
             return [self._pick(value, axis % len(value.axes), index, keep=True) for index in (0, 1)]
         return [_passed(value)] * count
 
@@ -573,11 +547,11 @@ class _Importer:
             return [np.concatenate(arrays, axis)]
         if all(isinstance(value, (_Given, _Zeros)) for value in values):
             return [values[0]]
-        parts = tuple(value for value in values if isinstance(value, _Data))
+        parts = tuple(value for value in values if isinstance(value, Data))
         if len(parts) < len(values) or len({len(part.axes) for part in parts}) > 1:
             raise ValueError(f"expected data of layers, got {', '.join(map(_describe, values))}")
         axis %= len(parts[0].axes)
-        joined = _join_directions(parts, axis)
+        joined = join_directions(parts, axis)
         if joined is not None:
             return [joined]
         if any(part.kind == "y" for part in parts):
@@ -598,8 +572,8 @@ class _Importer:
         value = node[0]
         if isinstance(value, np.ndarray):
             sizes: list[Any] = list(value.shape)
-        elif isinstance(value, _Data):
-            sizes = [_size(group) for group in value.axes]
+        elif isinstance(value, Data):
+            sizes = [axis_size(group) for group in value.axes]
         else:
             _refuse(value)
         return [np.array(sizes[node.attributes.get("start", 0) : node.attributes.get("end")], object)]
@@ -642,9 +616,9 @@ class _Importer:
     def _gather_last(self, node: _Node) -> list[_Value]:
         data, lengths = node[0], node[1]
         by_length = isinstance(lengths, _Given) and not lengths.is_float and self._has_lengths
-        padded = isinstance(data, _Data) and data.kind == "padded" and data.axes[:2] == self._x[:2]
+        padded = isinstance(data, Data) and data.kind == "padded" and data.axes[:2] == self._x[:2]
         if (
-            not isinstance(data, _Data)
+            not isinstance(data, Data)
             or not padded
             or not by_length
             or node.attributes.get("batch_dims") != 1
@@ -666,7 +640,7 @@ class _Importer:
     def _where(self, node: _Node) -> list[_Value]:
         """The initial state for a row without steps, the final one for others: what the layer does itself."""
         rows, initial, final = node[0], node[1], node[2]
-        state = isinstance(final, _Stack) or (isinstance(final, _Data) and final.kind != "y")
+        state = isinstance(final, _Stack) or (isinstance(final, Data) and final.kind != "y")
         if isinstance(rows, _Given) and not rows.is_float and isinstance(initial, _Given) and state:
             return [final]
         return _refuse(final)
@@ -720,78 +694,6 @@ def _reorder(array: NDArray[np.float32]) -> NDArray[np.float32]:
     return array.reshape(4, -1, *array.shape[1:])[_TO_IFGO].reshape(array.shape)
 
 
-def _size(group: tuple[_Axis, ...]) -> int | _Axis:
-    """The size of an axis of the tensor: a number, or an axis that stands for its own size."""
-    if len(group) == 1 and group[0].size is None:
-        return group[0]
-    sizes = [axis.size for axis in group]
-    known = [size for size in sizes if size is not None]
-    return int(np.prod(known, dtype=object)) if len(known) == len(sizes) else _Axis("merged axes")
-
-
-def _regroup(axes: _Axes, shape: list[Any]) -> _Axes | None:
-    """How `shape` (sizes, -1, axes, groups of axes) groups the axes; None if it cannot."""
-    rest = [axis for group in axes for axis in group]
-    unknown = shape.index(-1) if -1 in shape else len(shape)
-    front = _take(shape[:unknown], rest)
-    rest.reverse()
-    back = _take(shape[:unknown:-1], rest)
-    rest.reverse()
-    if front is None or back is None or (rest and unknown == len(shape)):
-        return None
-    middle = [tuple(rest)] if unknown < len(shape) else []
-    groups = [*front, *middle, *(group[::-1] for group in reversed(back))]
-    return tuple(map(_merge_directions, groups))
-
-
-def _take(shape: list[Any], axes: list[_Axis]) -> list[tuple[_Axis, ...]] | None:
-    """Take axes from the front of the list, a group for each item of `shape`."""
-    groups = []
-    for item in shape:
-        count = 0
-        if isinstance(item, tuple):
-            count = len(item)
-        elif isinstance(item, _Axis):
-            count = 1
-        else:
-            size = 1
-            while count < len(axes) and (size < item or (count == 0 and axes[0].size == 1)):
-                size *= axes[count].size or item + 1  # an unknown size is never the one wanted
-                count += 1
-            if size != item:
-                return None
-        group = tuple(axes[:count])
-        wanted = (item,) if isinstance(item, _Axis) else item
-        if isinstance(wanted, tuple) and group not in (wanted, wanted[::-1]):
-            return None
-        del axes[:count]
-        groups.append(group)
-    return groups
-
-
-def _merge_directions(group: tuple[_Axis, ...]) -> tuple[_Axis, ...]:
-    """Directions in front of features are what a layer's output is: features side by side."""
-    if [axis.name for axis in group] != ["direction", "features"] or group[1].size is None:
-        return group
-    return (_Axis("features", 2 * group[1].size),)
-
-
-def _join_directions(parts: tuple[_Data, ...], axis: int) -> _Data | None:
-    """The two directions of y, taken apart before, side by side; None if it is not that."""
-    if [[a.name for a in part.axes[axis]] for part in parts] != [["forward"], ["backward"]]:
-        return None
-    first, second = parts
-    ((forward,), (backward,)) = first.axes[axis], second.axes[axis]
-    if first.kind != "y" or forward.size is None:
-        return None
-    axes = list(first.axes)
-    axes[axis] = (backward,)
-    if replace(first, axes=tuple(axes)) != second:
-        return None
-    axes[axis] = (_Axis("features", 2 * forward.size),)
-    return replace(first, axes=tuple(axes))
-
-
 def _passed(value: _Value) -> _Value:
     """An initial state, lengths or zeros, which no rearrangement changes."""
     return value if isinstance(value, (_Given, _Zeros)) else _refuse(value)
@@ -802,7 +704,7 @@ def _refuse(value: _Value) -> Never:
 
 
 def _describe(value: _Value) -> str:
-    if isinstance(value, _Data):
+    if isinstance(value, Data):
         groups = ("*".join(axis.name for axis in group) or "1" for group in value.axes)
         return f"{value.kind} [{', '.join(groups)}]"
     if isinstance(value, _Given):
