@@ -1,17 +1,17 @@
 // The contract between the kernels and everything above them: the legend, the argument structs and the table that a
 // target fills in. It holds plain data only and is compiled into every target, so it includes nothing but <stddef.h>
-// and defines no function.
+// and defines no function that makes code.
 //
 // Legend
 //   T time steps, B batch rows, I input size, H hidden size (of c), P size of h and y (H, or that of a projection),
 //   G gates of a cell (4: i f g o), R gates that have rows in a cell's weights (4, of a GRU 3), N rows of a matrix.
-//   W is the number of floats in a vector of the target; PW = G * W, the gates of W hidden units.
-//   All matrices are row-major float32. A View3 is [T,B,K] with free strides between steps and between rows, in
-//   floats, possibly negative; its last axis is contiguous.
+//   Real is float or double; W is the number of them in a vector of the target; PW = G * W, the gates of W hidden units.
+//   All matrices are row-major. A View3 is [T,B,K] with free strides between steps and between rows, in numbers,
+//   possibly negative; its last axis is contiguous.
 // Pointer rules
 //   Inputs are never written. Outputs may not overlap inputs or each other. "or null" marks what may be absent.
 //   What lies beyond a row's length is never read.
-//   The caller allocates everything; sizes come from the table's *_size functions, in floats. Buffers whose size comes
+//   The caller allocates everything; sizes come from the table's *_size functions, in numbers. Buffers whose size comes
 //   from there are 64-byte aligned; nothing else needs any alignment.
 //   Kernels allocate nothing, throw nothing and keep no state.
 // Numbers
@@ -26,34 +26,38 @@ namespace lstmx {
 
 using Index = ptrdiff_t;
 
+template <class Real>
 struct ConstView3 {
-  const float* data;
-  Index step, row;  // floats between t and t+1, between b and b+1
+  const Real* data;
+  Index step, row;  // numbers between t and t+1, between b and b+1
 };
 
+template <class Real>
 struct View3 {
-  float* data;
+  Real* data;
   Index step, row;
 };
 
 // The parameters of one layer and direction, PyTorch's shapes and gate order. What a cell does not have is null.
+template <class Real>
 struct RecurrentWeights {
-  const float* weight_ih;  // [R*H, I]
-  const float* weight_hh;  // [R*H, P]
-  const float* bias_ih;    // [R*H] or null
-  const float* bias_hh;    // [R*H] or null
-  const float* weight_ch;  // [3*H] or null: peepholes, from c into i f o
-  const float* weight_hr;  // [P, H] or null: the projection
+  const Real* weight_ih;  // [R*H, I]
+  const Real* weight_hh;  // [R*H, P]
+  const Real* bias_ih;    // [R*H] or null
+  const Real* bias_hh;    // [R*H] or null
+  const Real* weight_ch;  // [3*H] or null: peepholes, from c into i f o
+  const Real* weight_hr;  // [P, H] or null: the projection
 };
 
 // Each is accumulated; null where the parameter is.
+template <class Real>
 struct RecurrentGradients {
-  float* weight_ih;
-  float* weight_hh;
-  float* bias_ih;
-  float* bias_hh;
-  float* weight_ch;
-  float* weight_hr;
+  Real* weight_ih;
+  Real* weight_hh;
+  Real* bias_ih;
+  Real* bias_hh;
+  Real* weight_ch;
+  Real* weight_hr;
 };
 
 struct RecurrentSizes {
@@ -71,15 +75,15 @@ enum class Function {
 
 struct Activation {
   Function function;
-  float alpha, beta;
+  double alpha, beta;
 };
 
 // What the cell `variant` does beyond the plain one.
 struct VariantOptions {
   bool coupled;     // f = 1 - i
   bool peepholes;   // there is a weight_ch
-  float gate_clip;  // what functions are applied to is kept within +-gate_clip; infinity: not
-  float cell_clip;  // c is; infinity: not
+  double gate_clip;  // what functions are applied to is kept within +-gate_clip; infinity: not
+  double cell_clip;  // c is; infinity: not
   Activation gate, candidate, output;
 };
 
@@ -95,51 +99,55 @@ struct Schedule {
 };
 
 // What only staged cells read (generic/staged_forward.h).
+template <class Real>
 struct StagedInputs {
   const VariantOptions* options;  // of the cell `variant`
-  ConstView3 keep_h, keep_c;      // [T,B,P], [T,B,H], 0 to 1: how much a unit keeps of its value before; or data null
-  const float* h_mask;            // [B,P], training only: h times this enters weight_hh; or null
+  ConstView3<Real> keep_h, keep_c;      // [T,B,P], [T,B,H], 0 to 1: how much a unit keeps of its value before; or data null
+  const Real* h_mask;            // [B,P], training only: h times this enters weight_hh; or null
 };
 
+template <class Real>
 struct RecurrentForward {
   RecurrentSizes size;
   Schedule schedule;
-  const float* packed;  // from pack_forward
-  ConstView3 x;         // [T,B,I]
-  const float* h_0;     // [B,P] or null: zeros
-  const float* c_0;     // [B,H] or null: zeros
-  View3 y;              // [T,B,P]; zero beyond a row's length
-  float* h_n;           // [B,P]
-  float* c_n;           // [B,H]
-  View3 cells;          // [T,B,H], c after every step, zero beyond a row's length; data null: not wanted
-  View3 gates;          // [T,B,G*H], as the cell applied them, the same; only with a tape
-  float* tape;          // tape_size floats, written for backward; null for inference
-  float* work;          // forward_work_size floats
+  const Real* packed;  // from pack_forward
+  ConstView3<Real> x;         // [T,B,I]
+  const Real* h_0;     // [B,P] or null: zeros
+  const Real* c_0;     // [B,H] or null: zeros
+  View3<Real> y;              // [T,B,P]; zero beyond a row's length
+  Real* h_n;           // [B,P]
+  Real* c_n;           // [B,H]
+  View3<Real> cells;          // [T,B,H], c after every step, zero beyond a row's length; data null: not wanted
+  View3<Real> gates;          // [T,B,G*H], as the cell applied them, the same; only with a tape
+  Real* tape;          // tape_size numbers, written for backward; null for inference
+  Real* work;          // forward_work_size numbers
   int threads;
-  StagedInputs staged;
+  StagedInputs<Real> staged;
 };
 
+template <class Real>
 struct RecurrentBackward {
   RecurrentSizes size;
   Schedule schedule;    // as given to forward
-  const float* packed;  // from pack_backward, of the weights that forward used
-  ConstView3 x;         // as given to forward
-  ConstView3 y;         // as forward wrote it
-  const float* h_0;     // as given to forward
-  ConstView3 dy;        // [T,B,P]; data null: zeros
-  ConstView3 dcells;    // [T,B,H]; data null: zeros
-  const float* dh_n;    // [B,P] or null: zeros
-  const float* dc_n;    // [B,H] or null: zeros
-  View3 dx;             // [T,B,I]; data null: not wanted; zero beyond a row's length
-  float* dh_0;          // [B,P] or null: not wanted
-  float* dc_0;          // [B,H] or null: not wanted
-  RecurrentGradients gradients;
-  float* tape;  // as forward filled it; the gates become their gradients
-  float* work;  // backward_work_size floats
+  const Real* packed;  // from pack_backward, of the weights that forward used
+  ConstView3<Real> x;         // as given to forward
+  ConstView3<Real> y;         // as forward wrote it
+  const Real* h_0;     // as given to forward
+  ConstView3<Real> dy;        // [T,B,P]; data null: zeros
+  ConstView3<Real> dcells;    // [T,B,H]; data null: zeros
+  const Real* dh_n;    // [B,P] or null: zeros
+  const Real* dc_n;    // [B,H] or null: zeros
+  View3<Real> dx;             // [T,B,I]; data null: not wanted; zero beyond a row's length
+  Real* dh_0;          // [B,P] or null: not wanted
+  Real* dc_0;          // [B,H] or null: not wanted
+  RecurrentGradients<Real> gradients;
+  Real* tape;  // as forward filled it; the gates become their gradients
+  Real* work;  // backward_work_size numbers
   int threads;
-  StagedInputs staged;  // as given to forward
+  StagedInputs<Real> staged;  // as given to forward
 };
 
+template <class Real>
 struct CellKernels {
   Index gate_rows;  // R
   Index (*pack_forward_size)(Index I, Index H, Index P);
@@ -147,73 +155,79 @@ struct CellKernels {
   Index (*tape_size)(const RecurrentSizes&);
   Index (*forward_work_size)(const RecurrentSizes&, int threads);
   Index (*backward_work_size)(const RecurrentSizes&);
-  void (*pack_forward)(const RecurrentWeights&, Index I, Index H, Index P, float* packed);
-  void (*pack_backward)(const RecurrentWeights&, Index I, Index H, Index P, float* packed);
-  void (*forward)(const RecurrentForward&);
-  void (*backward)(const RecurrentBackward&);
+  void (*pack_forward)(const RecurrentWeights<Real>&, Index I, Index H, Index P, Real* packed);
+  void (*pack_backward)(const RecurrentWeights<Real>&, Index I, Index H, Index P, Real* packed);
+  void (*forward)(const RecurrentForward<Real>&);
+  void (*backward)(const RecurrentBackward<Real>&);
 };
 
+template <class Real>
 struct LinearForward {
   Index N, in, out;
-  const float* packed;  // from pack_forward
-  const float* x;       // [N,in], rows x_row floats apart
+  const Real* packed;  // from pack_forward
+  const Real* x;       // [N,in], rows x_row numbers apart
   Index x_row;
-  float* y;  // [N,out], rows y_row floats apart
+  Real* y;  // [N,out], rows y_row numbers apart
   Index y_row;
   int threads;
 };
 
+template <class Real>
 struct LinearBackward {
   Index N, in, out;
-  const float* packed;  // from pack_backward; unused without dx
-  const float* x;       // [N,in]
+  const Real* packed;  // from pack_backward; unused without dx
+  const Real* x;       // [N,in]
   Index x_row;
-  const float* dy;  // [N,out]
+  const Real* dy;  // [N,out]
   Index dy_row;
-  float* dx;  // [N,in] or null: not wanted
+  Real* dx;  // [N,in] or null: not wanted
   Index dx_row;
-  float* d_weight;  // [out,in], accumulated
-  float* d_bias;    // [out] or null, accumulated
+  Real* d_weight;  // [out,in], accumulated
+  Real* d_bias;    // [out] or null, accumulated
   int threads;
 };
 
+template <class Real>
 struct LinearKernels {
   Index (*pack_forward_size)(Index in, Index out);
   Index (*pack_backward_size)(Index in, Index out);
-  void (*pack_forward)(const float* weight, const float* bias_or_null, Index in, Index out, float* packed);
-  void (*pack_backward)(const float* weight, Index in, Index out, float* packed);
-  void (*forward)(const LinearForward&);
-  void (*backward)(const LinearBackward&);
+  void (*pack_forward)(const Real* weight, const Real* bias_or_null, Index in, Index out, Real* packed);
+  void (*pack_backward)(const Real* weight, Index in, Index out, Real* packed);
+  void (*forward)(const LinearForward<Real>&);
+  void (*backward)(const LinearBackward<Real>&);
 };
 
 // One step of an optimiser over n contiguous parameters; the formulas are PyTorch's.
+template <class Real>
 struct SgdStep {
-  float* params;
-  const float* grads;
-  float* velocity;  // or null without momentum
+  Real* params;
+  const Real* grads;
+  Real* velocity;  // or null without momentum
   Index n;
-  float lr, momentum, decay, grad_scale;
+  Real lr, momentum, decay, grad_scale;
   bool nesterov;
 };
 
+template <class Real>
 struct AdamStep {
-  float* params;
-  const float* grads;
-  float* m;
-  float* v;
+  Real* params;
+  const Real* grads;
+  Real* m;
+  Real* v;
   Index n;
-  float beta1, beta2, eps;
-  float rest1, rest2;  // 1 - beta1, 1 - beta2, rounded once
-  float step_size;     // lr / (1 - beta1^step)
-  float root_bias;     // sqrt(1 - beta2^step)
-  float l2;            // added to the gradient, times the parameter
-  float shrink;        // the parameter is multiplied by this first (AdamW: 1 - lr * decay)
-  float grad_scale;
+  Real beta1, beta2, eps;
+  Real rest1, rest2;  // 1 - beta1, 1 - beta2, rounded once
+  Real step_size;     // lr / (1 - beta1^step)
+  Real root_bias;     // sqrt(1 - beta2^step)
+  Real l2;            // added to the gradient, times the parameter
+  Real shrink;        // the parameter is multiplied by this first (AdamW: 1 - lr * decay)
+  Real grad_scale;
 };
 
+template <class Real>
 struct OptimizerKernels {
-  void (*sgd)(const SgdStep&);
-  void (*adam)(const AdamStep&);
+  void (*sgd)(const SgdStep<Real>&);
+  void (*adam)(const AdamStep<Real>&);
 };
 
 enum class Cell {
@@ -223,11 +237,26 @@ enum class Cell {
   count
 };
 
+template <class Real>
+struct Kernels {
+  CellKernels<Real> cells[static_cast<int>(Cell::count)];
+  LinearKernels<Real> linear;
+  OptimizerKernels<Real> optimizer;
+};
+
 struct TargetKernels {
   const char* name;
-  CellKernels cells[static_cast<int>(Cell::count)];
-  LinearKernels linear;
-  OptimizerKernels optimizer;
+  Kernels<float> float32;
+  Kernels<double> float64;
+
+  template <class Real>
+  constexpr const Kernels<Real>& of() const {
+    if constexpr (sizeof(Real) == sizeof(float)) {
+      return float32;
+    } else {
+      return float64;
+    }
+  }
 };
 
 #define LSTMX_TARGET(name, features) extern const TargetKernels target_##name;

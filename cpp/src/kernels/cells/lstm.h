@@ -6,15 +6,18 @@ namespace {
 
 template <class S>
 struct LstmCell {
+  using Real = typename S::Real;
   using Vec = typename S::Vec;
   using Act = Activations<S>;
+  using Inputs = CellInputs<S, LstmCell>;
   static constexpr bool staged = false;
   static constexpr int gates = 4;        // i f g o
   static constexpr Index gate_rows = 4;  // blocks of H rows in the weights, and where the gates' are; -1: nowhere
   static constexpr Index ih_gate[gates] = {0, 1, 2, 3}, hh_gate[gates] = {0, 1, 2, 3};
   static constexpr int unit_params = 0;
 
-  LSTMX_INLINE const float* unit_param(const RecurrentWeights&, int, Index) { return nullptr; }
+  LSTMX_INLINE const Real* unit_param(const RecurrentWeights<Real>&, int, Index) { return nullptr; }
+  LSTMX_INLINE bool has_unit_params(const StagedInputs<Real>&) { return false; }
 
   // R vectors of hidden units at once. gate: pre-activations in, activated gates out; c: the cell state, in place.
   template <int R>
@@ -46,12 +49,21 @@ struct LstmCell {
     for (int r = 0; r < R; ++r) h[r] = S::mul(gate[r][3], h[r]);
   }
 
+  // of one vector, where the cell is staged
+  LSTMX_INLINE void forward(const VariantOptions*, Vec (&gate)[gates], const Inputs& in, Vec& c, Vec& h) {
+    Vec all[1][gates] = {{gate[0], gate[1], gate[2], gate[3]}}, cells[1] = {in.c}, outputs[1];
+    forward<1>(all, cells, outputs);
+    for (int g = 0; g < gates; ++g) gate[g] = all[0][g];
+    c = cells[0];
+    h = outputs[0];
+  }
+
   // gate: activated gates in, gradients of the pre-activations out; dc: of c in, of c_prev out.
   LSTMX_INLINE void backward(Vec (&gate)[gates], Vec h, Vec c_prev, Vec dh, Vec& dc) {
     const Vec i = gate[0], f = gate[1], g = gate[2], o = gate[3];
     const Vec one = S::set(1.0f);
     // 3. tanh(c) = h / o; where o has vanished so has h
-    const Vec tanh_c = S::div(h, S::max(S::set(1.17549435e-38f), o));
+    const Vec tanh_c = S::div(h, S::max(S::set(S::smallest_normal), o));
     const Vec d_o = S::mul(dh, tanh_c);
     dc = S::fma(S::mul(dh, o), S::fnma(tanh_c, tanh_c, one), dc);
     // 2.

@@ -7,6 +7,7 @@ namespace {
 
 template <class S>
 struct VariantCell {
+  using Real = typename S::Real;
   using Vec = typename S::Vec;
   using Inputs = CellInputs<S, VariantCell>;
   static constexpr bool staged = true;
@@ -15,11 +16,11 @@ struct VariantCell {
   static constexpr Index ih_gate[gates] = {0, 1, 2, 3}, hh_gate[gates] = {0, 1, 2, 3};
   static constexpr int unit_params = 3;  // peepholes into i f o
 
-  LSTMX_INLINE const float* unit_param(const RecurrentWeights& w, int e, Index H) {
+  LSTMX_INLINE const Real* unit_param(const RecurrentWeights<Real>& w, int e, Index H) {
     return w.weight_ch ? w.weight_ch + e * H : nullptr;
   }
-  LSTMX_INLINE float* unit_gradient(const RecurrentGradients& d, int e, Index H) { return d.weight_ch + e * H; }
-  LSTMX_INLINE bool has_unit_params(const StagedInputs& staged_inputs) { return staged_inputs.options->peepholes; }
+  LSTMX_INLINE Real* unit_gradient(const RecurrentGradients<Real>& d, int e, Index H) { return d.weight_ch + e * H; }
+  LSTMX_INLINE bool has_unit_params(const StagedInputs<Real>& staged_inputs) { return staged_inputs.options->peepholes; }
 
   // gate: pre-activations in, activated gates out; c, h: after the step
   LSTMX_INLINE void forward(const VariantOptions* options, Vec (&gate)[gates], const Inputs& in, Vec& c, Vec& h) {
@@ -95,9 +96,9 @@ struct VariantCell {
 
  private:
   using Act = Activations<S>;
-  static constexpr float limit = 3.40282347e38f;  // a clip below it is one
-  static constexpr int log_terms = 9;             // of a series in at most 1/9
-  static constexpr float huge = 8.5070592e37f;    // times the smallest normal number, 1
+  static constexpr double limit = __builtin_inf();  // a clip below it is one
+  static constexpr int log_terms = sizeof(Real) == 4 ? 9 : 17;  // of a series in at most 1/9
+  static constexpr Real huge = 1 / S::smallest_normal;
 
   LSTMX_INLINE Vec one() { return S::set(1.0f); }
   LSTMX_INLINE Vec mix(Vec keep, Vec before, Vec after) {
@@ -108,7 +109,7 @@ struct VariantCell {
   LSTMX_INLINE Vec within(Vec x, Vec low, Vec high) {
     return S::mul(positive(S::sub(x, low)), positive(S::sub(high, x)));
   }
-  LSTMX_INLINE Vec clip(Vec x, float most) { return S::min(S::set(most), S::max(S::set(-most), x)); }
+  LSTMX_INLINE Vec clip(Vec x, double most) { return S::min(S::set(most), S::max(S::set(-most), x)); }
   LSTMX_INLINE Vec magnitude(Vec x) { return S::max(S::sub(S::set(0.0f), x), x); }
 
   // e^x - 1 = 2t / (1 - t), t = tanh(x / 2), for x at most 0
@@ -122,7 +123,7 @@ struct VariantCell {
   LSTMX_INLINE Vec log_1_plus(Vec u) {
     const Vec s = S::div(u, S::add(S::set(2.0f), u)), square = S::mul(s, s);
     Vec sum = S::set(0.0f);
-    for (int n = 2 * log_terms - 1; n > 0; n -= 2) sum = S::fma(sum, square, S::set(2.0f / n));
+    for (int n = 2 * log_terms - 1; n > 0; n -= 2) sum = S::fma(sum, square, S::set(Real(2) / n));
     return S::mul(s, sum);
   }
 
@@ -154,12 +155,19 @@ struct VariantCell {
 
   template <int N>
   LSTMX_INLINE void apply(const Activation& a, Vec (&v)[N]) {
+    if (a.function == Function::sigmoid) return Act::template sigmoid<N>(v);
+    if (a.function == Function::tanh) return Act::template tanh<N>(v);
+    apply_other(a, v);
+  }
+
+  // not inlined, for there are many functions and many calls
+  template <int N>
+  __attribute__((noinline)) static void apply_other(const Activation& a, Vec (&v)[N]) {
     const Vec alpha = S::set(a.alpha), beta = S::set(a.beta), zero = S::set(0.0f);
     switch (a.function) {
       case Function::sigmoid:
-        return Act::template sigmoid<N>(v);
       case Function::tanh:
-        return Act::template tanh<N>(v);
+        return;
       case Function::relu:
         for (Vec& x : v) x = S::max(zero, x);
         return;
@@ -204,12 +212,20 @@ struct VariantCell {
   }
 
   LSTMX_INLINE Vec slope(const Activation& a, Vec y) {
+    if (a.function == Function::sigmoid) return S::mul(y, S::sub(one(), y));
+    if (a.function == Function::tanh) return S::fnma(y, y, one());
+    to_other_slope(a, y);
+    return y;
+  }
+
+  __attribute__((noinline)) static void to_other_slope(const Activation& a, Vec& y) { y = other_slope(a, y); }
+
+  LSTMX_INLINE Vec other_slope(const Activation& a, Vec y) {
     const Vec alpha = S::set(a.alpha);
     switch (a.function) {
       case Function::sigmoid:
-        return S::mul(y, S::sub(one(), y));
       case Function::tanh:
-        return S::fnma(y, y, one());
+        break;
       case Function::relu:
       case Function::thresholded_relu:
         return positive(y);

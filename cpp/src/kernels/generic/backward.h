@@ -12,21 +12,22 @@ template <class S, class Cell_>
 struct Backward : Layout<S, Cell_> {
   using L = Layout<S, Cell_>;
   using Cell = Cell_;
+  using Real = typename S::Real;
   using Vec = typename S::Vec;
   using L::W, L::G, L::PW, L::QW, L::R;
   static constexpr Index least_rows = 384;                 // of a chunk
-  static constexpr Index panel_floats = L::l2_floats / 4;  // of weights that are used for all rows of a product
+  static constexpr Index panel_limit = L::l2_size / 4;  // of weights that are used for all rows of a product
 
   static Index chunk_steps(const RecurrentSizes& n) {
     if (n.B == 0 || n.T == 0) return 1;
-    const Index by_rows = (least_rows + n.B - 1) / n.B, by_size = L::l2_floats / (n.B * G * L::padded(n.H));
+    const Index by_rows = (least_rows + n.B - 1) / n.B, by_size = L::l2_size / (n.B * G * L::padded(n.H));
     const Index steps = by_rows > by_size ? by_rows : by_size;
     return steps < n.T ? steps : n.T;
   }
 
   static Index chunk_rows(const RecurrentSizes& n) { return chunk_steps(n) * n.B; }
   static Index pointers_size(const RecurrentSizes& n) {
-    return (4 * chunk_rows(n) * L::pointer_floats + W - 1) / W * W;
+    return (4 * chunk_rows(n) * L::pointer_size + W - 1) / W * W;
   }
 
   // of the gradients of what the cell has for each unit, by row of a chunk, in the layout of the tape's cells
@@ -43,30 +44,30 @@ struct Backward : Layout<S, Cell_> {
 
   // Where the rows of a chunk are; two are in turn, for a thread may be one chunk ahead of another.
   struct Rows {
-    const float **x, **h, **dh;
-    float** dx;
+    const Real **x, **h, **dh;
+    Real** dx;
   };
 
   struct Context {
-    explicit Context(const RecurrentBackward& args) : a(args) {}
+    explicit Context(const RecurrentBackward<Real>& args) : a(args) {}
 
-    const RecurrentBackward& a;
+    const RecurrentBackward<Real>& a;
     Index stride;            // H or P in whole vectors
-    float *gates, *cells;    // the tape
-    const float* masked;     // the tape's, by row [P]; or null
-    float *zeros, *dc, *dh;  // [stride], for each block [B][units], [B][stride] by position
-    float* d_panel;          // for each block [I+P+1][gates of the block]: x, h, bias
-    const float *u, *w;      // packed backward
-    const float *unit_params, *projection;
-    float* features;          // of a block of rows, packed
-    float* kept_dh;           // [B][stride]: of h before, other than through weight_hh
-    float *d_units, *planes;  // [unit_params][stride], [unit_params][plane_size]
-    float *d_outputs = nullptr, *dh_rows = nullptr,
+    Real *gates, *cells;    // the tape
+    const Real* masked;     // the tape's, by row [P]; or null
+    Real *zeros, *dc, *dh;  // [stride], for each block [B][units], [B][stride] by position
+    Real* d_panel;          // for each block [I+P+1][gates of the block]: x, h, bias
+    const Real *u, *w;      // packed backward
+    const Real *unit_params, *projection;
+    Real* features;          // of a block of rows, packed
+    Real* kept_dh;           // [B][stride]: of h before, other than through weight_hh
+    Real *d_units, *planes;  // [unit_params][stride], [unit_params][plane_size]
+    Real *d_outputs = nullptr, *dh_rows = nullptr,
           *outputs = nullptr;  // of a projection: [B][stride], by row of a chunk [stride]
     Rows rows[2];
   };
 
-  static void run(const RecurrentBackward& a) {
+  static void run(const RecurrentBackward<Real>& a) {
     const RecurrentSizes& n = a.size;
     const Groups groups = Groups::of_columns(n.H, W);
     const Context k = make_context(a);
@@ -102,19 +103,19 @@ struct Backward : Layout<S, Cell_> {
     if constexpr (Cell::unit_params > 0) add_units(k);
   }
 
-  static Context make_context(const RecurrentBackward& a) {
+  static Context make_context(const RecurrentBackward<Real>& a) {
     const RecurrentSizes& n = a.size;
     Context k(a);
     k.stride = L::vectors(n.H > n.P ? n.H : n.P) * W;
-    float* next = a.work;
+    Real* next = a.work;
     const auto take = [&next](Index size) {
-      float* taken = next;
+      Real* taken = next;
       next += size;
       return taken;
     };
     k.gates = a.tape;
-    k.cells = a.tape + L::gates_floats(n);
-    k.masked = n.masked ? k.cells + L::cells_floats(n) : nullptr;
+    k.cells = a.tape + L::tape_gates(n);
+    k.masked = n.masked ? k.cells + L::tape_cells(n) : nullptr;
     k.zeros = take(k.stride);
     k.dc = take(k.stride * n.B);
     k.dh = take(k.stride * n.B);
@@ -125,10 +126,10 @@ struct Backward : Layout<S, Cell_> {
     k.projection = k.unit_params + L::unit_params_size(n.H);
     const Index most = chunk_rows(n);
     for (Rows& rows : k.rows) {
-      rows.x = reinterpret_cast<const float**>(take(pointers_size(n)));
+      rows.x = reinterpret_cast<const Real**>(take(pointers_size(n)));
       rows.h = rows.x + most;
       rows.dh = rows.h + most;
-      rows.dx = const_cast<float**>(rows.dh + most);
+      rows.dx = const_cast<Real**>(rows.dh + most);
     }
     k.features = take(packs_features(n) ? row_block * (n.I + n.P) : 0);
     if (Cell::staged) {
@@ -150,9 +151,9 @@ struct Backward : Layout<S, Cell_> {
   // C is. Of weights that do not stay in L2 with what else is there, a stretch of k is used for all rows before the
   // next.
   template <int V, class Body>
-  static void gate_product(const Context& k, const float* panel, Index begin, Index end, ProductTile& tile,
+  static void gate_product(const Context& k, const Real* panel, Index begin, Index end, ProductTile<Real>& tile,
                            const Body& body) {
-    const Index wide = k.a.size.H / W, most = panel_floats / (PW * V * W);
+    const Index wide = k.a.size.H / W, most = panel_limit / (PW * V * W);
     const Index count = wide > most + most / 2 ? (wide + most - 1) / most : 1;
     const Groups stretches{wide, count};
     tile.init = nullptr;
@@ -171,19 +172,19 @@ struct Backward : Layout<S, Cell_> {
 
   // the rows of dG from r on: the wide blocks [first, last), and after the last of all the whole quads, then the valid
   // lanes of the last quad
-  LSTMX_INLINE void gate_operands(const Context& k, Index r, Index first, Index last, ProductTile& tile) {
+  LSTMX_INLINE void gate_operands(const Context& k, Index r, Index first, Index last, ProductTile<Real>& tile) {
     const Index H = k.a.size.H, wide = H / W, quads = H % W / 4, rows = k.a.size.rows;
-    Operand& blocks = tile.operand[0];
+    Operand<Real>& blocks = tile.operand[0];
     blocks.segment = rows * PW;
     blocks.depth = PW;
     blocks.count = last - first;
     blocks.row[0] = k.gates + first * rows * PW + r * PW;
-    Operand& whole = tile.operand[1];
+    Operand<Real>& whole = tile.operand[1];
     whole.segment = rows * QW;
     whole.depth = QW;
     whole.count = last < wide ? 0 : quads;
     whole.row[0] = k.gates + wide * rows * PW + r * QW;
-    Operand& rest = tile.operand[2];
+    Operand<Real>& rest = tile.operand[2];
     rest.segment = 4;
     rest.depth = H % 4;
     rest.count = last < wide || H % 4 == 0 ? 0 : G;
@@ -199,7 +200,7 @@ struct Backward : Layout<S, Cell_> {
       const Index first = groups.first(g), vectors = groups.first(g + 1) - first;
       if (first < part.vectors.begin || first >= part.vectors.end) continue;
       with_constant(vectors, [&]<int V>() {
-        ProductTile tile;
+        ProductTile<Real> tile;
         tile.lanes = W;
         gate_product<V>(k, k.u + first * W * G * H, begin, end, tile, [&](Index r, Index m) {
           for (Index i = 0; i < m; ++i) tile.c[i] = k.dh + (r - first_row + i) * k.stride + first * W;
@@ -211,12 +212,12 @@ struct Backward : Layout<S, Cell_> {
 
   // what of dh comes another way than unchanged from the product: through a mask, or past the cell
   static void finish_carry(const Context& k, Index t, const Part& part) {
-    const StagedInputs& staged = k.a.staged;
+    const StagedInputs<Real>& staged = k.a.staged;
     const Index H = k.a.size.H, P = k.a.size.P, begin = part.positions.begin;
     const Index end = begin + alive_in(k.a.schedule, t, part.positions);
     for (Index p = begin; p < end; ++p) {
-      float* dh = k.dh + p * k.stride;
-      const float *mask = staged.h_mask + k.a.schedule.order[p] * P, *kept = k.kept_dh + p * k.stride;
+      Real* dh = k.dh + p * k.stride;
+      const Real *mask = staged.h_mask + k.a.schedule.order[p] * P, *kept = k.kept_dh + p * k.stride;
       if (k.masked) L::for_columns(part, H, P, [&](Index j) { dh[j] *= mask[j]; });
       if (staged.keep_h.data) L::for_columns(part, H, P, [&](Index j) { dh[j] += kept[j]; });
     }
@@ -233,17 +234,17 @@ struct Backward : Layout<S, Cell_> {
     Index t, carried;  // positions below `carried` go on to the step after
 
     // from the step after, or, at a row's last step, the final state's
-    const float* carried_dh(Index p) const {
-      const RecurrentBackward& a = k.a;
+    const Real* carried_dh(Index p) const {
+      const RecurrentBackward<Real>& a = k.a;
       if (p >= carried) return a.dh_n ? a.dh_n + a.schedule.order[p] * a.size.P : k.zeros;
       return is_reset(a.schedule, t + 1, p) ? k.zeros : k.dh + p * k.stride;
     }
     template <class View>
-    const float* row(const View& view, Index p) const {
+    const Real* row(const View& view, Index p) const {
       return view.data ? view.data + t * view.step + k.a.schedule.order[p] * view.row : k.zeros;
     }
-    const float* h_before(Index p) const {
-      const RecurrentBackward& a = k.a;
+    const Real* h_before(Index p) const {
+      const RecurrentBackward<Real>& a = k.a;
       const Index b = a.schedule.order[p];
       if (is_reset(a.schedule, t, p)) return k.zeros;
       if (t > 0) return a.y.data + (t - 1) * a.y.step + b * a.y.row;
@@ -253,7 +254,7 @@ struct Backward : Layout<S, Cell_> {
 
   // The rows that a piece reads; what is beyond its rows is zeros.
   struct Sources {
-    const float *dh[R], *dy[R], *h[R];
+    const Real *dh[R], *dy[R], *h[R];
 
     void set(const Step& step, Index p, Index rows, int count) {
       for (int i = 0; i < count; ++i) {
@@ -266,7 +267,7 @@ struct Backward : Layout<S, Cell_> {
 
   // `chunk`: its steps
   static void step_back(const Context& k, Index t, const Range& chunk, const Part& part) {
-    const RecurrentBackward& a = k.a;
+    const RecurrentBackward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     const Index begin = part.positions.begin, count = alive_in(s, t, part.positions);
     if (count == 0) return;
@@ -286,21 +287,21 @@ struct Backward : Layout<S, Cell_> {
   template <bool quads>
   LSTMX_INLINE void cell_back(const Context& k, const Step& step, const Range& chunk, const Piece<S, quads>& piece,
                               Index p, const Sources& from) {
-    const RecurrentBackward& a = k.a;
+    const RecurrentBackward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     constexpr Index units = quads ? 4 : W;
     const Index B = a.size.B, rows = a.size.rows, t = step.t;
     const bool projects = a.size.P != a.size.H;
     // a row more than there are reads zeros
     const auto gather = [&](const auto& row_of) {
-      const float* row[R];
+      const Real* row[R];
       for (Index i = 0; i < R; ++i) row[i] = i < piece.rows ? row_of(p + i) : k.zeros;
       return piece.of_rows(row);
     };
-    float* gates = k.gates + G * piece.unit * rows + (s.first[t] + p) * G * units;
+    Real* gates = k.gates + G * piece.unit * rows + (s.first[t] + p) * G * units;
     const Index before = t == 0 ? 0 : B + s.first[t - 1];
-    const float* c_prev = k.cells + piece.unit * (B + rows) + (before + p) * units;
-    float* dcs = k.dc + piece.unit * B + p * units;
+    const Real* c_prev = k.cells + piece.unit * (B + rows) + (before + p) * units;
+    Real* dcs = k.dc + piece.unit * B + p * units;
     Vec g[G];
     LSTMX_UNROLL
     for (int j = 0; j < G; ++j) g[j] = piece.load(gates + j * piece.size());
@@ -311,13 +312,13 @@ struct Backward : Layout<S, Cell_> {
     if constexpr (Cell::staged) {
       const auto in = read_inputs<Cell>(
           piece, c_prev, k.unit_params, L::vectors(a.size.H) * W, a.staged, projects, k.zeros,
-          [&](const ConstView3& view, Index i) { return step.row(view, p + i); },
+          [&](const ConstView3<Real>& view, Index i) { return step.row(view, p + i); },
           [&](Index i) { return step.h_before(p + i); });
       Vec kept = S::set(0.0f), h = kept, d_param[Cell::unit_params ? Cell::unit_params : 1];
       Cell::backward(a.staged.options, g, in, dh, dc, kept, d_param, h);
       const Index row = s.first[t] - s.first[chunk.begin] + p, all = s.first[chunk.end] - s.first[chunk.begin];
-      const auto write_rows = [&](float* first, Vec v) {
-        float* to[R];
+      const auto write_rows = [&](Real* first, Vec v) {
+        Real* to[R];
         for (Index i = 0; i < R; ++i) to[i] = first + i * k.stride;
         piece.to_rows(to, v);
       };
@@ -342,13 +343,13 @@ struct Backward : Layout<S, Cell_> {
 
   // dh of the projected h, kept for the gradient of the projection, and from it that of what was projected
   static void project_back(const Context& k, const Step& step, const Range& chunk, Index begin, Index count) {
-    const RecurrentBackward& a = k.a;
+    const RecurrentBackward<Real>& a = k.a;
     const Index P = a.size.P;
-    float* rows = k.dh_rows + (a.schedule.first[step.t] - a.schedule.first[chunk.begin] + begin) * k.stride;
+    Real* rows = k.dh_rows + (a.schedule.first[step.t] - a.schedule.first[chunk.begin] + begin) * k.stride;
     for (Index r = 0; r < count; ++r) {
-      const float *carried = step.carried_dh(begin + r), *dy = step.row(a.dy, begin + r);
-      const float* keep = step.row(a.staged.keep_h, begin + r);
-      float *to = rows + r * k.stride, *kept = k.kept_dh + (begin + r) * k.stride;
+      const Real *carried = step.carried_dh(begin + r), *dy = step.row(a.dy, begin + r);
+      const Real* keep = step.row(a.staged.keep_h, begin + r);
+      Real *to = rows + r * k.stride, *kept = k.kept_dh + (begin + r) * k.stride;
       for (Index j = 0; j < P; ++j) to[j] = carried[j] + dy[j];
       for (Index j = 0; a.staged.keep_h.data && j < P; ++j) {
         kept[j] = keep[j] * to[j];
@@ -357,10 +358,11 @@ struct Backward : Layout<S, Cell_> {
     }
     for_column_groups<S>(a.size.H, [&](Index column, Index vectors, Index) {
       with_constant(vectors, [&]<int V>() {
-        ProductTile tile;
+        ProductTile<Real> tile;
         tile.operand[0].segment = 0;
         tile.operand[0].depth = P;
         tile.operand[0].count = 1;
+        tile.operand[1].count = 0;
         tile.init = nullptr;
         tile.goes_on = false;
         tile.panel = k.projection + column * P;
@@ -370,21 +372,21 @@ struct Backward : Layout<S, Cell_> {
             tile.operand[0].row[i] = rows + (r + i) * k.stride;
             tile.c[i] = k.d_outputs + (begin + r + i) * k.stride + column;
           }
-          run_product<S, V, S::tile_rows[V], 0>(m, tile);
+          run_product<S, V, S::tile_rows[V], 0, 0>(m, tile);
         });
       });
     });
   }
 
   static void initial_gradients(const Context& k, const Part& part) {
-    const RecurrentBackward& a = k.a;
+    const RecurrentBackward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     const Index H = a.size.H, P = a.size.P;
     if (a.dh_0 && a.size.T > 0) carry_back(k, 0, part);
     for (Index p = part.positions.begin; p < part.positions.end; ++p) {
       const Index b = s.order[p];
       if (a.dh_0) {
-        const float* dh = nullptr;
+        const Real* dh = nullptr;
         if (s.length[p] == 0) {
           dh = a.dh_n ? a.dh_n + b * P : nullptr;
         } else if (!is_reset(s, 0, p)) {
@@ -394,7 +396,7 @@ struct Backward : Layout<S, Cell_> {
       }
       if (!a.dc_0) continue;
       L::for_pieces(H, part.vectors, [&](Index unit, Index width, Index lanes) {
-        const float* dc = k.dc + unit * a.size.B + p * width;
+        const Real* dc = k.dc + unit * a.size.B + p * width;
         store_lanes<S>(a.dc_0 + b * H + unit, load_lanes<S>(dc, width), lanes);
       });
     }
@@ -403,14 +405,14 @@ struct Backward : Layout<S, Cell_> {
   // ---- merged over the rows of a chunk
 
   static void find_rows(const Context& k, Index begin, Index end, const Rows& rows, const Team& team) {
-    const RecurrentBackward& a = k.a;
+    const RecurrentBackward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     const Range share = team.share(end - begin);
     for (Index t = begin + share.begin; t < begin + share.end; ++t) {
       const Index r = s.first[t] - s.first[begin], alive = s.alive[t];
       set_pointers(a.x.data + t * a.x.step, a.x.row, s.order, alive, rows.x + r);
       set_pointers(a.dx.data + t * a.dx.step, a.dx.row, s.order, alive, rows.dx + r);
-      const float* h = t > 0 ? a.y.data + (t - 1) * a.y.step : a.h_0 ? a.h_0 : k.zeros;
+      const Real* h = t > 0 ? a.y.data + (t - 1) * a.y.step : a.h_0 ? a.h_0 : k.zeros;
       set_pointers(h, t > 0 ? a.y.row : a.h_0 ? a.size.P : 0, s.order, alive, rows.h + r);
       if constexpr (Cell::staged) {
         for (Index i = r; k.masked && i < r + alive; ++i) rows.h[i] = k.masked + (s.first[begin] + i) * a.size.P;
@@ -423,11 +425,11 @@ struct Backward : Layout<S, Cell_> {
   }
 
   static void clear_padding(const Context& k, const Team& team) {
-    const RecurrentBackward& a = k.a;
+    const RecurrentBackward<Real>& a = k.a;
     const Range share = team.share(a.size.B);
     for (Index p = share.begin; p < share.end; ++p) {
       for (Index t = a.schedule.length[p]; t < a.size.T; ++t) {
-        float* row = a.dx.data + t * a.dx.step + a.schedule.order[p] * a.dx.row;
+        Real* row = a.dx.data + t * a.dx.step + a.schedule.order[p] * a.dx.row;
         for (Index i = 0; i < a.size.I; ++i) row[i] = 0.0f;
       }
     }
@@ -439,7 +441,7 @@ struct Backward : Layout<S, Cell_> {
     const Range share = team.share(k.a.schedule.first[end] - first_row);
     for_column_groups<S>(I, [&](Index first, Index vectors, Index lanes) {
       with_constant(vectors, [&]<int V>() {
-        ProductTile tile;
+        ProductTile<Real> tile;
         tile.lanes = lanes;
         gate_product<V>(k, k.w + first * G * H, first_row + share.begin, first_row + share.end, tile,
                         [&](Index r, Index m) {
@@ -476,7 +478,7 @@ struct Backward : Layout<S, Cell_> {
     });
   }
 
-  static float* panel_of(const Context& k, const Block& block, Index feature) {
+  static Real* panel_of(const Context& k, const Block& block, Index feature) {
     return k.d_panel + L::panel_of(block, k.a.size.I, k.a.size.P) + feature * L::gates_of(block);
   }
 
@@ -497,8 +499,8 @@ struct Backward : Layout<S, Cell_> {
       const bool of_x = tile < x.count;
       const Groups& groups = of_x ? x : h;
       const Index g = of_x ? tile : tile - x.count, first = groups.first(g), m = groups.first(g + 1) - first;
-      const float* const* from = of_x ? rows.x + r : rows.h + r;
-      float* to = k.features + ((of_x ? 0 : I) + first) * count;
+      const Real* const* from = of_x ? rows.x + r : rows.h + r;
+      Real* to = k.features + ((of_x ? 0 : I) + first) * count;
       for (Index row = 0; row < count; ++row)
         for (Index i = 0; i < m; ++i) *to++ = from[row][first + i];
     }
@@ -514,13 +516,13 @@ struct Backward : Layout<S, Cell_> {
         team.barrier();
       }
       for_panel_tiles(k, team, [&](const Block& block, Index first, Index m) {
-        float* panel = panel_of(k, block, first);
-        const float* const* features = first < I ? rows.x + r : rows.h + r;
+        Real* panel = panel_of(k, block, first);
+        const Real* const* features = first < I ? rows.x + r : rows.h + r;
         const Index feature = first < I ? first : first - I;
-        const float* gates = k.gates + G * block.unit * k.a.size.rows;
-        // V vectors, `vector` floats apart, of rows of `row` floats
+        const Real* gates = k.gates + G * block.unit * k.a.size.rows;
+        // V vectors, `vector` numbers apart, of rows of `row` numbers
         const auto add = [&]<int V>(Index row, Index vector) {
-          const float* from = gates + (first_row + r) * row;
+          const Real* from = gates + (first_row + r) * row;
           if (first == I + P) {
             add_column_sums<S, V>(from, vector, row, count, panel, W);
           } else {
@@ -546,7 +548,7 @@ struct Backward : Layout<S, Cell_> {
   // Of what only staged cells have, summed over the rows of a chunk: the projection's weights, and what the cell has
   // for each unit.
   static void other_gradients(const Context& k, Index begin, Index end, const Rows& rows, const Team& team) {
-    const RecurrentBackward& a = k.a;
+    const RecurrentBackward<Real>& a = k.a;
     const Index H = a.size.H, P = a.size.P, all = a.schedule.first[end] - a.schedule.first[begin];
     Index item = 0;
     const auto is_mine = [&] { return item++ % team.size == team.index; };
@@ -565,7 +567,7 @@ struct Backward : Layout<S, Cell_> {
     }
     if (!Cell::has_unit_params(a.staged)) return;
     for (int e = 0; e < Cell::unit_params; ++e) {
-      const float* plane = k.planes + e * plane_size(a.size);
+      const Real* plane = k.planes + e * plane_size(a.size);
       L::for_pieces(H, {0, L::vectors(H)}, [&](Index unit, Index width, Index) {
         if (!is_mine()) return;
         for_row_blocks(all, [&](Index r, Index count) {
@@ -577,25 +579,25 @@ struct Backward : Layout<S, Cell_> {
   }
 
   static void add_units(const Context& k) {
-    const RecurrentBackward& a = k.a;
+    const RecurrentBackward<Real>& a = k.a;
     if (!Cell::has_unit_params(a.staged)) return;
     for (int e = 0; e < Cell::unit_params; ++e) {
-      float* to = Cell::unit_gradient(a.gradients, e, a.size.H);
+      Real* to = Cell::unit_gradient(a.gradients, e, a.size.H);
       for (Index u = 0; u < a.size.H; ++u) to[u] += k.d_units[e * k.stride + u];
     }
   }
 
   // adds the panels to the parameters' gradients
   static void add_panels(const Context& k, const Team& team) {
-    const RecurrentBackward& a = k.a;
+    const RecurrentBackward<Real>& a = k.a;
     const Index I = a.size.I, H = a.size.H, P = a.size.P;
     team.barrier();  // they are shared out in another way than they were made
     Index item = 0;
     L::for_gates(H, [&](const Block& block, Index lane, Index width, int gate, Index unit, Index lanes) {
       if (item++ % team.size != team.index) return;
       const Index row = L::gates_of(block);
-      const float* panel = panel_of(k, block, 0) + lane;
-      const auto add = [&](Index of, const float* from, Index depth, float* weight, float* bias) {
+      const Real* panel = panel_of(k, block, 0) + lane;
+      const auto add = [&](Index of, const Real* from, Index depth, Real* weight, Real* bias) {
         if (of < 0) return;
         const Index first = of * H + unit;
         add_transposed(from, row, depth, width, lanes, weight + first * depth);
@@ -606,14 +608,14 @@ struct Backward : Layout<S, Cell_> {
     });
   }
 
-  // to[l][k] += panel[k][l] for k < n and l < lanes, rows n and `row` floats apart
-  static void add_transposed(const float* panel, Index row, Index n, Index width, Index lanes, float* to) {
+  // to[l][k] += panel[k][l] for k < n and l < lanes, rows n and `row` numbers apart
+  static void add_transposed(const Real* panel, Index row, Index n, Index width, Index lanes, Real* to) {
     for (Index k = 0; k < n; k += W) {
       Vec v[W];
       const Index count = n - k < W ? n - k : W;
       load_transposed<S>(panel + k * row, row, count, width, v);
       for (Index l = 0; l < lanes; ++l) {
-        float* sums = to + l * n + k;
+        Real* sums = to + l * n + k;
         store_lanes<S>(sums, S::add(load_lanes<S>(sums, count), v[l]), count);
       }
     }

@@ -12,21 +12,22 @@ template <class S, class Cell_>
 struct ForwardFrame : Layout<S, Cell_> {
   using L = Layout<S, Cell_>;
   using Cell = Cell_;
+  using Real = typename S::Real;
   using Vec = typename S::Vec;
   using L::W, L::G, L::PW, L::QW, L::R;
   static constexpr Index few_rows = 4;                     // a step of fewer has its products with x made beforehand
-  static constexpr Index chunk_floats = L::l2_floats / 2;  // of gates made beforehand
+  static constexpr Index chunk_limit = L::l2_size / 2;  // of gates made beforehand
 
   static bool is_hoisted(const RecurrentSizes& n) { return n.T > 1 && n.rows < few_rows * n.T; }
 
   static Index chunk_steps(const RecurrentSizes& n) {
-    const Index steps = chunk_floats / (n.B * G * L::padded(n.H) + 1);
+    const Index steps = chunk_limit / (n.B * G * L::padded(n.H) + 1);
     return steps < 1 ? 1 : steps < n.T ? steps : n.T;
   }
 
   // the gates of a chunk, or of a step that is staged, where there is no tape
   static Index chunk_size(const RecurrentSizes& n) {
-    const Index steps = is_hoisted(n) ? chunk_steps(n) : Cell::staged ? 1 : 0;
+    const Index steps = is_hoisted(n) ? chunk_steps(n) : L::staged ? 1 : 0;
     return steps * n.B * G * L::padded(n.H);
   }
 
@@ -34,7 +35,7 @@ struct ForwardFrame : Layout<S, Cell_> {
   static Index outputs_size(const RecurrentSizes& n) { return n.P != n.H ? n.B * L::vectors(n.H) * W : 0; }
 
   static Index rounded(Index n) { return (n + W - 1) / W * W; }
-  static Index pointers_size(const RecurrentSizes& n) { return rounded(4 * n.B * L::pointer_floats); }
+  static Index pointers_size(const RecurrentSizes& n) { return rounded(4 * n.B * L::pointer_size); }
   static Index zeros_size(const RecurrentSizes& n) { return L::vectors(n.H > n.P ? n.H : n.P) * W; }
   static Index cells_size(const RecurrentSizes& n) { return rounded(L::padded(n.H) * n.B); }
 
@@ -44,24 +45,24 @@ struct ForwardFrame : Layout<S, Cell_> {
 
   // What one thread needs throughout.
   struct Context {
-    RecurrentForward a;
+    RecurrentForward<Real> a;
     Part part;
     bool hoisted;        // products with x made beforehand: only where a thread has all positions
-    const float* zeros;  // [H or P]
-    float* cells;
+    const Real* zeros;  // [H or P]
+    Real* cells;
     Index cell_rows;         // of a block
-    float* gates;            // the tape, or a chunk's
+    Real* gates;            // the tape, or a chunk's
     Index gate_rows;         // of a block
-    float* outputs;          // [B][H in whole vectors], what is to be projected
-    float* masked;           // the tape's, by row [P]; or null
-    const float **x, **h;    // [B] by position: rows of the step
-    const float** entering;  // what of h enters weight_hh, in a staged step
-    float** y;
+    Real* outputs;          // [B][H in whole vectors], what is to be projected
+    Real* masked;           // the tape's, by row [P]; or null
+    const Real **x, **h;    // [B] by position: rows of the step
+    const Real** entering;  // what of h enters weight_hh, in a staged step
+    Real** y;
   };
 
   // Steps::step<training>(context, team, t, first step of the chunk)
   template <class Steps>
-  static void run_steps(const RecurrentForward& a) {
+  static void run_steps(const RecurrentForward<Real>& a) {
     const RecurrentSizes& n = a.size;
     const Groups groups = Groups::of(L::vectors(n.H), 1);
     L::set_zero(a.work, zeros_size(n));
@@ -75,26 +76,26 @@ struct ForwardFrame : Layout<S, Cell_> {
   }
 
   template <class Steps, bool training>
-  static void run_part(const RecurrentForward& a, const Team& team, const Groups& groups) {
+  static void run_part(const RecurrentForward<Real>& a, const Team& team, const Groups& groups) {
     const RecurrentSizes& n = a.size;
     Context k{};
     k.part = L::part_of(n, a.schedule, team, groups);
     k.hoisted = is_hoisted(n) && k.part.positions.end - k.part.positions.begin == n.B;
     k.a = a;
     k.zeros = a.work;
-    float* cells = a.work + zeros_size(n);
-    float* chunk = cells + cells_size(n);
+    Real* cells = a.work + zeros_size(n);
+    Real* chunk = cells + cells_size(n);
     k.outputs = chunk + chunk_size(n);
-    float* pointers = k.outputs + outputs_size(n) + team.index * pointers_size(n);
-    k.cells = training ? a.tape + L::gates_floats(n) : cells;
-    k.masked = training && n.masked ? k.cells + L::cells_floats(n) : nullptr;
+    Real* pointers = k.outputs + outputs_size(n) + team.index * pointers_size(n);
+    k.cells = training ? a.tape + L::tape_gates(n) : cells;
+    k.masked = training && n.masked ? k.cells + L::tape_cells(n) : nullptr;
     k.cell_rows = training ? n.B + n.rows : n.B;
     k.gates = training ? a.tape : chunk;
     k.gate_rows = training ? n.rows : (k.hoisted ? chunk_steps(n) : 1) * n.B;
-    k.x = reinterpret_cast<const float**>(pointers);
+    k.x = reinterpret_cast<const Real**>(pointers);
     k.h = k.x + n.B;
     k.entering = k.h + n.B;
-    k.y = const_cast<float**>(k.entering + n.B);
+    k.y = const_cast<Real**>(k.entering + n.B);
 
     L::read_state(a.c_0, a.schedule, k.part, n.H, k.cells, k.cell_rows);
     const Index steps = k.hoisted ? chunk_steps(n) : n.T;
@@ -140,22 +141,23 @@ struct ForwardFrame : Layout<S, Cell_> {
     });
   }
 
-  // V vectors of gates a row; rows of `row` floats; `vector` floats between vectors, 0: a quad's rows
+  // V vectors of gates a row; rows of `row` numbers; `vector` numbers between vectors, 0: a quad's rows
   template <bool training, int V, Index row, Index vector>
   static void project_block(const Context& k, Index begin, Index end, const Block& block) {
-    const RecurrentForward& a = k.a;
+    const RecurrentForward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     const Index I = a.size.I;
-    ProductTile tile;
+    ProductTile<Real> tile;
     tile.operand[0].segment = 0;
     tile.operand[0].depth = I;
     tile.operand[0].count = 1;
+    tile.operand[1].count = 0;
     tile.init = a.packed + L::panel_of(block, I, a.size.P);
     tile.goes_on = false;
     tile.panel = tile.init + V * W;
     tile.c_vector = vector ? vector : k.gate_rows * row;
     tile.lanes = W;
-    float* gates = k.gates + G * block.unit * k.gate_rows + gate_row<training>(k, begin, begin) * row;
+    Real* gates = k.gates + G * block.unit * k.gate_rows + gate_row<training>(k, begin, begin) * row;
     Index t = begin, p = k.part.positions.begin;
     for_tiles(0, s.first[end] - s.first[begin], S::tile_rows[V], [&](Index, Index count) {
       for (Index m = 0; m < count; ++m, ++p) {
@@ -164,17 +166,17 @@ struct ForwardFrame : Layout<S, Cell_> {
         tile.c[m] = gates;
         gates += row;
       }
-      run_product<S, V, S::tile_rows[V], 0>(count, tile);
+      run_product<S, V, S::tile_rows[V], 0, 0>(count, tile);
     });
   }
 
   // where the rows of a step are; resets clear c, and h is read from zeros
   static void set_rows(const Context& k, Index t, Index begin, Index end, Index before) {
-    const RecurrentForward& a = k.a;
+    const RecurrentForward<Real>& a = k.a;
     const Index* order = a.schedule.order + begin;
     set_pointers(a.x.data + t * a.x.step, a.x.row, order, end - begin, k.x + begin);
     set_pointers(a.y.data + t * a.y.step, a.y.row, order, end - begin, k.y + begin);
-    const float* h = t > 0 ? a.y.data + (t - 1) * a.y.step : a.h_0 ? a.h_0 : k.zeros;
+    const Real* h = t > 0 ? a.y.data + (t - 1) * a.y.step : a.h_0 ? a.h_0 : k.zeros;
     set_pointers(h, t > 0 ? a.y.row : a.h_0 ? a.size.P : 0, order, end - begin, k.h + begin);
     if (a.schedule.resets == nullptr) return;
     for (Index p = begin; p < end; ++p) {
@@ -189,13 +191,13 @@ struct ForwardFrame : Layout<S, Cell_> {
   // final states, and zeros in y beyond each row's length
   template <bool training>
   static void finish(const Context& k) {
-    const RecurrentForward& a = k.a;
+    const RecurrentForward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     const Index H = a.size.H, P = a.size.P;
     for (Index p = k.part.positions.begin; p < k.part.positions.end; ++p) {
       const Index b = s.order[p], length = s.length[p];
-      float* y = a.y.data + b * a.y.row;
-      const float* h = length > 0 ? y + (length - 1) * a.y.step : a.h_0 ? a.h_0 + b * P : k.zeros;
+      Real* y = a.y.data + b * a.y.row;
+      const Real* h = length > 0 ? y + (length - 1) * a.y.step : a.h_0 ? a.h_0 + b * P : k.zeros;
       L::write_columns(h, k.part, H, P, a.h_n + b * P);
       for (Index t = length; t < a.size.T; ++t) {
         L::write_columns(nullptr, k.part, H, P, y + t * a.y.step);
@@ -206,7 +208,7 @@ struct ForwardFrame : Layout<S, Cell_> {
       }
       const Index last = training && length > 0 ? a.size.B + s.first[length - 1] : 0;
       L::for_pieces(H, k.part.vectors, [&](Index unit, Index width, Index lanes) {
-        const float* c = k.cells + unit * k.cell_rows + (last + p) * width;
+        const Real* c = k.cells + unit * k.cell_rows + (last + p) * width;
         store_lanes<S>(a.c_n + b * H + unit, load_lanes<S>(c, width), lanes);
       });
     }
@@ -215,12 +217,12 @@ struct ForwardFrame : Layout<S, Cell_> {
   // what is wanted of every step, while it is at hand: c, and the gates as the cell applied them
   template <bool training>
   static void write_step(const Context& k, Index t, Index count, Index cells_row) {
-    const RecurrentForward& a = k.a;
+    const RecurrentForward<Real>& a = k.a;
     const Index H = a.size.H, begin = k.part.positions.begin;
-    const auto row_of = [&](const View3& to, Index p) { return to.data + t * to.step + a.schedule.order[p] * to.row; };
+    const auto row_of = [&](const View3<Real>& to, Index p) { return to.data + t * to.step + a.schedule.order[p] * to.row; };
     if (a.cells.data) {
       L::for_pieces(H, k.part.vectors, [&](Index unit, Index width, Index lanes) {
-        const float* c = k.cells + unit * k.cell_rows + cells_row * width;
+        const Real* c = k.cells + unit * k.cell_rows + cells_row * width;
         for (Index p = begin; p < begin + count; ++p)
           store_lanes<S>(row_of(a.cells, p) + unit, load_lanes<S>(c + p * width, width), lanes);
       });
@@ -228,12 +230,12 @@ struct ForwardFrame : Layout<S, Cell_> {
     if constexpr (training) {
       if (a.gates.data == nullptr) return;
       L::for_pieces(H, k.part.vectors, [&](Index unit, Index width, Index lanes) {
-        const float* gates = k.gates + G * unit * k.gate_rows + (a.schedule.first[t] + begin) * G * width;
+        const Real* gates = k.gates + G * unit * k.gate_rows + (a.schedule.first[t] + begin) * G * width;
         const Index most = width == W ? 1 : R;
         for (Index r = 0; r < count; r += most) {
           const Index rows = count - r < most ? count - r : most;
           for (Index i = 0; i < rows; ++i) {
-            float* to = row_of(a.gates, begin + r + i) + unit;
+            Real* to = row_of(a.gates, begin + r + i) + unit;
             for (int g = 0; g < G; ++g)
               store_lanes<S>(to + g * H, load_lanes<S>(gates + (r * G + g * rows + i) * width, width), lanes);
           }
@@ -244,18 +246,19 @@ struct ForwardFrame : Layout<S, Cell_> {
 };
 
 // One tile of a step: M rows by N wide blocks (one of the two is 1), or M rows by one narrow block.
+template <class Real>
 struct CellTile {
-  Operand a, b;        // x (count 0 where it is in init already) and h
-  const float* panel;  // of the first block
-  Index panel_block;   // floats from a block's panel to the next
-  const float* init;   // gates: the bias (init_row 0) or the gates so far
+  Operand<Real> a, b;        // x (count 0 where it is in init already) and h
+  const Real* panel;  // of the first block
+  Index panel_block;   // numbers from a block's panel to the next
+  const Real* init;   // gates: the bias (init_row 0) or the gates so far
   Index init_row, init_block;
-  const float* c_in;  // by row, W or 4 floats
-  float* c_out;
+  const Real* c_in;  // by row, W or 4 numbers
+  Real* c_out;
   Index c_block;
-  float* gates;  // by row, PW or QW floats; training only
+  Real* gates;  // by row, PW or QW numbers; training only
   Index gates_block;
-  float* y[most_tile_rows];
+  Real* y[most_tile_rows];
   Index lanes;  // valid units of a narrow block
 };
 
@@ -264,15 +267,16 @@ struct Forward : ForwardFrame<S, Cell_> {
   using F = ForwardFrame<S, Cell_>;
   using L = Layout<S, Cell_>;
   using Cell = Cell_;
+  using Real = typename S::Real;
   using Vec = typename S::Vec;
   using Context = typename F::Context;
   using L::W, L::G, L::PW, L::QW, L::R;
 
-  static void run(const RecurrentForward& a) { F::template run_steps<Forward>(a); }
+  static void run(const RecurrentForward<Real>& a) { F::template run_steps<Forward>(a); }
 
   template <bool training>
   static void step(const Context& k, const Team&, Index t, Index begin) {
-    const RecurrentForward& a = k.a;
+    const RecurrentForward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     const Index I = a.size.I, H = a.size.H, first = k.part.positions.begin;
     const Index count = alive_in(s, t, k.part.positions);
@@ -282,7 +286,7 @@ struct Forward : ForwardFrame<S, Cell_> {
     const Index after = !training ? 0 : a.size.B + s.first[t];
     F::set_rows(k, t, first, first + count, before);
 
-    CellTile tile;
+    CellTile<Real> tile;
     tile.a.segment = tile.b.segment = 0;
     tile.a.depth = I;
     tile.b.depth = H;
@@ -292,9 +296,9 @@ struct Forward : ForwardFrame<S, Cell_> {
     // a tile of m rows from position p on, at a block; its rows are `units` units wide, and planes of so many units
     // follow each other
     const auto place = [&](const Block& block, Index units, Index p, Index m) {
-      const float* packed = a.packed + L::panel_of(block, I, H);
+      const Real* packed = a.packed + L::panel_of(block, I, H);
       const Index gates_row = L::gates_of(block);
-      float* gates = k.gates + G * block.unit * k.gate_rows + (row + p) * G * units;
+      Real* gates = k.gates + G * block.unit * k.gate_rows + (row + p) * G * units;
       tile.panel = packed + gates_row + (k.hoisted ? I * gates_row : 0);
       tile.panel_block = L::panel_rows(I, H) * gates_row;
       tile.init = k.hoisted ? gates : packed;
@@ -347,7 +351,7 @@ struct Forward : ForwardFrame<S, Cell_> {
   // ---- tiles of wide blocks
 
   template <int M, int N, bool training>
-  __attribute__((noinline)) static void cell_tile(const CellTile& t) {
+  __attribute__((noinline)) static void cell_tile(const CellTile<Real>& t) {
     Vec gate[M * N][G];
     LSTMX_UNROLL
     for (int m = 0; m < M; ++m) {
@@ -360,7 +364,7 @@ struct Forward : ForwardFrame<S, Cell_> {
     if constexpr (N == 1) {
       multiply_operand<S, M, G>(gate, t.b, multiply_operand<S, M, G>(gate, t.a, t.panel));
     } else {
-      const float* panel = t.panel;
+      const Real* panel = t.panel;
       if (t.a.count) panel = multiply_blocks<N>(gate, t.a.row[0], t.a.depth, panel, t.panel_block);
       multiply_blocks<N>(gate, t.b.row[0], t.b.depth, panel, t.panel_block);
     }
@@ -369,7 +373,7 @@ struct Forward : ForwardFrame<S, Cell_> {
 
   // one row by N panels
   template <int N>
-  LSTMX_INLINE const float* multiply_blocks(Vec (&gate)[N][G], const float* a, Index depth, const float* panel,
+  LSTMX_INLINE const Real* multiply_blocks(Vec (&gate)[N][G], const Real* a, Index depth, const Real* panel,
                                             Index panel_block) {
 #pragma GCC unroll 2
     for (Index k = 0; k < depth; ++k, panel += PW) {
@@ -391,7 +395,7 @@ struct Forward : ForwardFrame<S, Cell_> {
 
   // the cell for [first, M * N)
   template <int M, int N, int first, bool training>
-  LSTMX_INLINE void apply_cell(Vec (&gate)[M * N][G], const CellTile& t) {
+  LSTMX_INLINE void apply_cell(Vec (&gate)[M * N][G], const CellTile<Real>& t) {
     if constexpr (first < M * N) {
       constexpr int count = together(M * N - first);
       Vec g[count][G], c[count], h[count];
@@ -418,13 +422,13 @@ struct Forward : ForwardFrame<S, Cell_> {
   }
 
   template <bool training, int M = S::tile_rows[G]>
-  LSTMX_INLINE void run_rows(Index rows, const CellTile& t) {
+  LSTMX_INLINE void run_rows(Index rows, const CellTile<Real>& t) {
     if (rows == M) return cell_tile<M, 1, training>(t);
     if constexpr (M > 1) run_rows<training, M - 1>(rows, t);
   }
 
   template <bool training, int N = S::single_row_blocks>
-  LSTMX_INLINE void run_blocks(Index blocks, const CellTile& t) {
+  LSTMX_INLINE void run_blocks(Index blocks, const CellTile<Real>& t) {
     if (blocks == N) return cell_tile<1, N, training>(t);
     if constexpr (N > 1) run_blocks<training, N - 1>(blocks, t);
   }
@@ -437,7 +441,7 @@ struct Forward : ForwardFrame<S, Cell_> {
   }
 
   template <int M, int Q, bool training>
-  __attribute__((noinline)) static void narrow_tile(const CellTile& t) {
+  __attribute__((noinline)) static void narrow_tile(const CellTile<Real>& t) {
     constexpr int D = L::quad_vectors, V = Q * D;
     Vec gate[M][V];
     LSTMX_UNROLL
@@ -451,7 +455,7 @@ struct Forward : ForwardFrame<S, Cell_> {
 
   // the cell for [first, all), of which each takes a quad in R rows
   template <int M, int Q, int first, bool training>
-  LSTMX_INLINE void apply_narrow(Vec (&gate)[M][Q * L::quad_vectors], const CellTile& t) {
+  LSTMX_INLINE void apply_narrow(Vec (&gate)[M][Q * L::quad_vectors], const CellTile<Real>& t) {
     constexpr int D = L::quad_vectors, all = (M + R - 1) / R * Q;
     if constexpr (first < all) {
       constexpr int count = together(all - first);
@@ -483,7 +487,7 @@ struct Forward : ForwardFrame<S, Cell_> {
 
   // four lanes of h for each of some rows of y
   template <int l, int M>
-  LSTMX_INLINE void store_quads(const CellTile& t, Vec h, int m, int rows, int unit, Index lanes) {
+  LSTMX_INLINE void store_quads(const CellTile<Real>& t, Vec h, int m, int rows, int unit, Index lanes) {
     if constexpr (l < R && l < M) {
       if (l < rows) S::template store_four<l>(t.y[m + l] + unit, h, lanes);
       store_quads<l + 1, M>(t, h, m, rows, unit, lanes);
@@ -491,13 +495,13 @@ struct Forward : ForwardFrame<S, Cell_> {
   }
 
   template <int Q, bool training, int groups>
-  LSTMX_INLINE void run_narrow(Index count, const CellTile& t) {
+  LSTMX_INLINE void run_narrow(Index count, const CellTile<Real>& t) {
     if (count == groups) return narrow_tile<groups * R, Q, training>(t);
     if constexpr (groups > 1) run_narrow<Q, training, groups - 1>(count, t);
   }
 
   template <int Q, bool training, int M = R - 1>
-  LSTMX_INLINE void run_narrow_rest(Index rows, const CellTile& t) {
+  LSTMX_INLINE void run_narrow_rest(Index rows, const CellTile<Real>& t) {
     if constexpr (M > 0) {
       if (rows == M) return narrow_tile<M, Q, training>(t);
       run_narrow_rest<Q, training, M - 1>(rows, t);

@@ -1,7 +1,7 @@
 // How a recurrent layer lies in memory, for any Choices and Cell (kernels.h has the legend).
 //
 // Hidden units are cut into wide blocks of W, whose gates are G vectors [i][f][g][o]; the H % W units left over go into
-// quads of four, whose gates are 16 floats [i i i i f f f f g g g g o o o o], so that few lanes are wasted. A narrow
+// quads of four, whose gates are 16 numbers [i i i i f f f f g g g g o o o o], so that few lanes are wasted. A narrow
 // block is what a tile takes of them: up to four quads where a vector holds a quad's gates, one where it does not.
 //   packed forward   for each block [1 + I + P][gates of the block]: the bias, a row for each x, a row for each h; then
 //                    what the cell has for each unit [unit_params][H in whole vectors]; then the projection for m V'
@@ -36,9 +36,9 @@ inline bool is_reset(const Schedule& s, Index t, Index position) {
   return s.resets != nullptr && s.resets[t * s.reset_step + s.order[position] * s.reset_row] != 0;
 }
 
-// to[p] = the row of position p of a matrix, rows `row` floats apart
-template <class Float>
-LSTMX_INLINE void set_pointers(Float* matrix, Index row, const Index* order, Index count, Float** to) {
+// to[p] = the row of position p of a matrix, rows `row` numbers apart
+template <class Real>
+LSTMX_INLINE void set_pointers(Real* matrix, Index row, const Index* order, Index count, Real** to) {
   for (Index p = 0; p < count; ++p) to[p] = matrix + order[p] * row;
 }
 
@@ -50,19 +50,21 @@ inline Index alive_in(const Schedule& s, Index t, const Range& positions) {
 
 template <class S, class Cell_>
 struct Layout {
+  using Real = typename S::Real;
   using Vec = typename S::Vec;
   using Cell = Cell_;
   static constexpr Index W = S::width;
   static constexpr int G = Cell::gates;
-  static_assert(G == 4, "a quad's gates are sixteen floats");
+  static_assert(G == 4, "a quad's gates are sixteen numbers");
+  static constexpr bool staged = Cell::staged || !S::fuses;
   static constexpr Index PW = G * W;
   static constexpr Index QW = G * 4;
   static constexpr int R = W / 4;                               // rows whose quads fill a vector
   static constexpr int quad_vectors = QW / W;                   // of a quad's gates
   static constexpr int most_quads = quad_vectors == 1 ? R : 1;  // of a narrow block
-  static constexpr Index l2_floats = 256 * 1024;                // 1 MB, what is taken to stay in a private L2
+  static constexpr Index l2_size = 1024 * 1024 / sizeof(Real);  // what is taken to stay in a private L2
 
-  static constexpr Index pointer_floats = sizeof(void*) / sizeof(float);
+  static constexpr Index pointer_size = sizeof(void*) / sizeof(Real);
 
   static Index vectors(Index H) { return (H + W - 1) / W; }
   static Index quads(Index H) { return (H % W + 3) / 4; }
@@ -81,10 +83,10 @@ struct Layout {
     return backward_panels(I, H, P) + unit_params_size(H) + (P != H ? P * vectors(H) * W : 0);
   }
 
-  static Index cells_floats(const RecurrentSizes& n) { return padded(n.H) * (n.B + n.rows); }
-  static Index gates_floats(const RecurrentSizes& n) { return G * padded(n.H) * n.rows; }
+  static Index tape_cells(const RecurrentSizes& n) { return padded(n.H) * (n.B + n.rows); }
+  static Index tape_gates(const RecurrentSizes& n) { return G * padded(n.H) * n.rows; }
   static Index tape_size(const RecurrentSizes& n) {
-    return gates_floats(n) + cells_floats(n) + (n.masked ? n.rows * n.P : 0);
+    return tape_gates(n) + tape_cells(n) + (n.masked ? n.rows * n.P : 0);
   }
 
   // ---- blocks
@@ -151,11 +153,11 @@ struct Layout {
   // where the block's rows of a packed panel begin
   static Index panel_of(const Block& block, Index I, Index P) { return G * block.unit * panel_rows(I, P); }
 
-  static void pack_forward(const RecurrentWeights& w, Index I, Index H, Index P, float* packed) {
+  static void pack_forward(const RecurrentWeights<Real>& w, Index I, Index H, Index P, Real* packed) {
     for_gates(H, [&](const Block& block, Index lane, Index width, int gate, Index unit, Index lanes) {
       const Index row = gates_of(block), ih = Cell::ih_gate[gate], hh = Cell::hh_gate[gate];
-      float* out = packed + panel_of(block, I, P) + lane;
-      const auto bias = [&](const float* b, Index g) {
+      Real* out = packed + panel_of(block, I, P) + lane;
+      const auto bias = [&](const Real* b, Index g) {
         return b && g >= 0 ? S::load_n(b + g * H + unit, lanes) : S::set(0.0f);
       };
       store_lanes<S>(out, S::add(bias(w.bias_ih, ih), bias(w.bias_hh, hh)), width);
@@ -173,7 +175,7 @@ struct Layout {
     }
   }
 
-  static void pack_backward(const RecurrentWeights& w, Index I, Index H, Index P, float* packed) {
+  static void pack_backward(const RecurrentWeights<Real>& w, Index I, Index H, Index P, Real* packed) {
     // the k-th gate row, of those that `rows` names: block or quad, gate, lane
     const auto order = [H](const Index(&rows)[G]) {
       return [H, &rows](Index k) -> Index {
@@ -196,8 +198,8 @@ struct Layout {
   }
 
   // one gate of some units of a weight matrix of `depth` columns; a gate that it lacks is zeros
-  static void pack_gate(const float* weight, Index gate, Index depth, Index H, Index unit, Index lanes, Index width,
-                        float* out, Index row) {
+  static void pack_gate(const Real* weight, Index gate, Index depth, Index H, Index unit, Index lanes, Index width,
+                        Real* out, Index row) {
     if (gate >= 0) {
       pack_transposed<S>(weight + (gate * H + unit) * depth, depth, depth, lanes, width, out, row);
     } else {
@@ -206,10 +208,10 @@ struct Layout {
   }
 
   // what the cell has for each unit, with zeros up to a whole vector; returns its end
-  static float* pack_unit_params(const RecurrentWeights& w, Index H, float* packed) {
+  static Real* pack_unit_params(const RecurrentWeights<Real>& w, Index H, Real* packed) {
     const Index stride = vectors(H) * W;
     for (int e = 0; e < Cell::unit_params; ++e, packed += stride) {
-      const float* from = Cell::unit_param(w, e, H);
+      const Real* from = Cell::unit_param(w, e, H);
       for (Index u = 0; u < stride; ++u) packed[u] = from && u < H ? from[u] : 0.0f;
     }
     return packed;
@@ -222,7 +224,7 @@ struct Layout {
   static bool splits_units(const RecurrentSizes& n, int threads) {
     if (n.P != n.H) return false;  // a projection reads all units of a row
     const Index weights = G * n.H * (n.I + n.P);
-    return n.B < 4 * threads || (weights > l2_floats && n.B < 32 * threads);
+    return n.B < 4 * threads || (weights > l2_size && n.B < 32 * threads);
   }
 
   // `groups`: of vectors of hidden units that stay together
@@ -268,12 +270,12 @@ struct Layout {
 
   // ---- states [B,H] by row <-> for each wide block [rows][W], for each quad [rows][4], by position
 
-  static void set_zero(float* p, Index n) {
+  static void set_zero(Real* p, Index n) {
     for (Index k = 0; k < n; ++k) p[k] = 0.0f;
   }
 
   // `rows`: of a block in `out`
-  static void read_state(const float* state, const Schedule& schedule, const Part& part, Index H, float* out,
+  static void read_state(const Real* state, const Schedule& schedule, const Part& part, Index H, Real* out,
                          Index rows) {
     for_pieces(H, part.vectors, [&](Index unit, Index width, Index lanes) {
       for (Index p = part.positions.begin; p < part.positions.end; ++p) {
@@ -292,7 +294,7 @@ struct Layout {
   }
 
   // source null: zeros
-  static void write_columns(const float* source, const Part& part, Index H, Index size, float* row) {
+  static void write_columns(const Real* source, const Part& part, Index H, Index size, Real* row) {
     for_columns(part, H, size, [&](Index j) { row[j] = source ? source[j] : 0.0f; });
   }
 };

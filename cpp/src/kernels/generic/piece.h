@@ -6,6 +6,7 @@ namespace {
 
 template <class S, bool quads>
 struct Piece {
+  using Real = typename S::Real;
   using Vec = typename S::Vec;
   static constexpr Index W = S::width;
   static constexpr int R = W / 4;
@@ -14,13 +15,13 @@ struct Piece {
 
   // numbers in memory: of a quad, four a row, rows together
   Index size() const { return quads ? rows * 4 : W; }
-  Vec load(const float* p) const { return load_lanes<S>(p, size()); }
-  void store(float* p, Vec v) const { store_lanes<S>(p, v, size()); }
+  Vec load(const Real* p) const { return load_lanes<S>(p, size()); }
+  void store(Real* p, Vec v) const { store_lanes<S>(p, v, size()); }
 
   // from an array by unit, of whole vectors
-  Vec of_units(const float* p) const {
+  Vec of_units(const Real* p) const {
     if constexpr (quads) {
-      const float* row[R];
+      const Real* row[R];
       for (int r = 0; r < R; ++r) row[r] = p;
       return S::load_fours(row, unit, 4);
     } else {
@@ -29,14 +30,14 @@ struct Piece {
   }
 
   // from and to rows by unit; of a quad all R can be read, `rows` are written
-  Vec of_rows(const float* const (&row)[R]) const {
+  Vec of_rows(const Real* const (&row)[R]) const {
     if constexpr (quads) {
       return S::load_fours(row, unit, lanes);
     } else {
       return S::load(row[0] + unit);
     }
   }
-  void to_rows(float* const (&row)[R], Vec v) const {
+  void to_rows(Real* const (&row)[R], Vec v) const {
     if constexpr (quads) {
       store_fours<0>(row, v);
     } else {
@@ -46,7 +47,7 @@ struct Piece {
 
  private:
   template <int l>
-  void store_fours(float* const (&row)[R], Vec v) const {
+  void store_fours(Real* const (&row)[R], Vec v) const {
     if constexpr (l < R) {
       if (l < rows) S::template store_four<l>(row[l] + unit, v, lanes);
       store_fours<l + 1>(row, v);
@@ -57,6 +58,7 @@ struct Piece {
 // What a staged cell reads of a piece beside its gates.
 template <class S, class Cell>
 struct CellInputs {
+  using Real = typename S::Real;
   using Vec = typename S::Vec;
   Vec c;                                                      // before the step
   Vec unit_param[Cell::unit_params ? Cell::unit_params : 1];  // Cell::has_unit_params
@@ -68,11 +70,11 @@ struct CellInputs {
 // `c`: of the piece, before the step; view_row(view, i) and h_row(i): where the piece's i-th row of a view [T,B,*] and
 // of h before the step are; a row more than there are reads zeros.
 template <class Cell, class S, bool quads, class ViewRow, class HRow>
-LSTMX_INLINE CellInputs<S, Cell> read_inputs(const Piece<S, quads>& piece, const float* c, const float* unit_params,
-                                             Index stride, const StagedInputs& staged, bool projects,
-                                             const float* zeros, const ViewRow& view_row, const HRow& h_row) {
+LSTMX_INLINE CellInputs<S, Cell> read_inputs(const Piece<S, quads>& piece, const RealOf<S>* c, const RealOf<S>* unit_params,
+                                             Index stride, const StagedInputs<RealOf<S>>& staged, bool projects,
+                                             const RealOf<S>* zeros, const ViewRow& view_row, const HRow& h_row) {
   const auto gather = [&](const auto& row_of) {
-    const float* row[S::width / 4];
+    const RealOf<S>* row[S::width / 4];
     for (Index i = 0; i < S::width / 4; ++i) row[i] = i < piece.rows ? row_of(i) : zeros;
     return piece.of_rows(row);
   };

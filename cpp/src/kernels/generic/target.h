@@ -53,17 +53,30 @@ struct ForwardOf<S, Cell, true> {
 };
 
 template <class S, template <class> class Cell>
-constexpr lstmx::CellKernels cell_kernels() {
-  using F = typename ForwardOf<S, Cell<S>, Cell<S>::staged>::Type;
+constexpr lstmx::CellKernels<RealOf<S>> cell_kernels() {
+  using F = typename ForwardOf<S, Cell<S>, Layout<S, Cell<S>>::staged>::Type;
   using B = Backward<S, Cell<S>>;
   return {Cell<S>::gate_rows, F::pack_forward_size, F::pack_backward_size, F::tape_size, F::work_size,
           B::work_size,       F::pack_forward,      F::pack_backward,      F::run,       B::run};
 }
 
 template <class S>
-constexpr lstmx::LinearKernels linear_kernels() {
+constexpr lstmx::LinearKernels<RealOf<S>> linear_kernels() {
   using L = Linear<S>;
   return {L::pack_forward_size, L::pack_backward_size, L::pack_forward, L::pack_backward, L::forward, L::backward};
+}
+
+template <class S>
+constexpr lstmx::Kernels<RealOf<S>> kernels() {
+  return {
+      {
+#define LSTMX_CELL(name, type) cell_kernels<S, type>(),
+#include "../cells.inc"
+#undef LSTMX_CELL
+      },
+      linear_kernels<S>(),
+      {Optimizer<S>::sgd, Optimizer<S>::adam},
+  };
 }
 
 }  // namespace
@@ -77,13 +90,8 @@ namespace lstmx {
 
 constinit const TargetKernels LSTMX_TABLE(LSTMX_TARGET_NAME) = {
     LSTMX_STRING(LSTMX_TARGET_NAME),
-    {
-#define LSTMX_CELL(name, type) cell_kernels<Choices, type>(),
-#include "../cells.inc"
-#undef LSTMX_CELL
-    },
-    linear_kernels<Choices>(),
-    {Optimizer<Choices>::sgd, Optimizer<Choices>::adam},
+    kernels<Choices>(),
+    kernels<Choices64>(),
 };
 
 }  // namespace lstmx

@@ -8,7 +8,9 @@
 namespace {
 
 struct Avx2 {
+  using Real = float;
   using Vec = __m256;
+  static constexpr float smallest_normal = 1.17549435e-38f;
   static constexpr int width = 8;
   static constexpr int registers = 16;
 

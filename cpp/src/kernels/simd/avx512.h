@@ -8,7 +8,9 @@
 namespace {
 
 struct Avx512 {
+  using Real = float;
   using Vec = __m512;
+  static constexpr float smallest_normal = 1.17549435e-38f;
   static constexpr int width = 16;
   static constexpr int registers = 32;
 

@@ -3,13 +3,20 @@
 #error "targets/avx2.cpp needs -mavx2 -mfma and nothing newer"
 #endif
 #include "../simd/avx2.h"
+//
+#include "../simd/avx2_double.h"
 
 namespace {
 struct Choices : Avx2 {
+  static constexpr bool fuses = true;  // the products and the cell in one tile: faster, and more code
   // rows of a register tile of 1, 2, 3 and 4 vectors
   static constexpr int tile_rows[5] = {0, 10, 6, 4, 3};
   static constexpr int single_row_blocks = 2;  // hidden blocks of a tile of one row
   static constexpr int cell_rows = 2;          // rows whose activations are interleaved
+};
+struct Choices64 : Avx2Double {
+  static constexpr bool fuses = false;
+  static constexpr int tile_rows[5] = {0, 10, 6, 4, 3};
 };
 }  // namespace
 

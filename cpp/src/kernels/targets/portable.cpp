@@ -5,11 +5,16 @@
 #include "../simd/portable.h"
 
 namespace {
-struct Choices : Portable {
+struct Choices : Portable<float> {
+  static constexpr bool fuses = true;  // the products and the cell in one tile: faster, and more code
   // rows of a register tile of 1, 2, 3 and 4 vectors
   static constexpr int tile_rows[5] = {0, 8, 5, 3, 2};
   static constexpr int single_row_blocks = 2;  // hidden blocks of a tile of one row
   static constexpr int cell_rows = 1;          // rows whose activations are interleaved
+};
+struct Choices64 : Portable<double> {
+  static constexpr bool fuses = false;
+  static constexpr int tile_rows[5] = {0, 4, 2, 1, 1};
 };
 }  // namespace
 
