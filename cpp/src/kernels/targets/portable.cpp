@@ -14,7 +14,7 @@ struct Choices : Portable<float> {
 };
 struct Choices64 : Portable<double> {
   static constexpr bool fuses = false;
-  static constexpr int tile_rows[5] = {0, 4, 2, 1, 1};
+  static constexpr int tile_rows[5] = {0, 5, 2, 1, 1};
 };
 }  // namespace
 
