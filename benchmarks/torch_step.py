@@ -1,0 +1,144 @@
+"""A whole training step in PyTorch with `lstmx.torch.LSTM` beside the same step with `torch.nn.LSTM`.
+
+    python benchmarks/torch_step.py                      # --quick: few short rounds, nothing written
+
+The model is the LSTM and a Linear head of width 1. A step is zero_grad, model, mean squared error, backward
+and Adam, the same code but for the LSTM's class. Packed, batch and targets are packed beforehand, as a loader
+would, and the head reads the packed data. Outputs, loss and all gradients must agree before anything is
+timed. Beside both stands the step without an LSTM: what no LSTM can save. Needs PyTorch. Rows go to
+results/torch_step.json and RESULTS.md; exit status 1 if a ratio is below its figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import statistics
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import report
+from harness import ratio_summary, write_results
+from lstmx._bench import Case, Job, Worker, compare, processors, ratios, serve
+from shapes import SHAPES, targets
+
+# shape, packed
+CASES = [("sine", False), ("small", False), ("medium", False), ("sine", True), ("small", True)]
+FULL = {"rounds": 9, "round_seconds": 0.3}
+QUICK = {"rounds": 3, "round_seconds": 0.05}
+
+
+def step_side(request: dict[str, Any], threads: int, *, lstm: str | None) -> Job:
+    """The step with an LSTM of `lstmx.torch` or `torch.nn`; None: a step without one."""
+    import torch
+    from torch import nn
+    from torch.nn.utils.rnn import pack_padded_sequence
+
+    import lstmx.torch
+
+    torch.set_num_threads(threads)
+    lstmx.set_num_threads(threads)
+    case = Case(**request)
+    layer = (lstmx.torch if lstm == "lstmx" else nn).LSTM(case.I, case.H)
+    layer.load_state_dict({name: torch.from_numpy(value) for name, value in case.weights().items()})
+    torch.manual_seed(case.seed)
+    head, mean_squared_error = nn.Linear(case.H, 1), nn.MSELoss()
+    x, target = torch.from_numpy(case.x()), torch.randn(case.T, case.B, 1)
+    if case.lengths:
+        lengths = torch.from_numpy(case.row_lengths())
+        x, target = (pack_padded_sequence(a, lengths, enforce_sorted=False) for a in (x, target))
+        target = target.data
+    parameters = [*layer.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(parameters)
+    read = _reader(layer, case.lengths)
+    if lstm is None:
+        y, gradients = read(x).detach().requires_grad_(), [torch.rand_like(p) for p in layer.parameters()]
+
+        def read(_: Any) -> Any:
+            for parameter, gradient in zip(parameters, gradients, strict=False):
+                parameter.grad = gradient
+            return y
+
+    def differentiate() -> Any:
+        optimizer.zero_grad()
+        outputs = read(x)
+        loss = mean_squared_error(head(outputs), target)
+        loss.backward()
+        return outputs, loss
+
+    def step() -> None:
+        differentiate()
+        optimizer.step()
+
+    arrays = [*differentiate(), *(p.grad for p in parameters)]
+    return Job({str(k): array.detach().numpy().copy() for k, array in enumerate(arrays)}, step)
+
+
+def _reader(layer: Any, packed: bool) -> Callable[[Any], Any]:
+    """The layer's output; of packed sequences, the data."""
+    return (lambda x: layer(x)[0].data) if packed else (lambda x: layer(x)[0])
+
+
+SIDES = {
+    "lstmx": functools.partial(step_side, lstm="lstmx"),
+    "torch": functools.partial(step_side, lstm="torch"),
+    "rest": functools.partial(step_side, lstm=None),
+}
+
+
+def measure(shape: str, case: Case, threads: int, pace: dict[str, Any]) -> dict[str, Any]:
+    """The row of a case: the seconds of a step by side, and the ratios."""
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(Worker([__file__], side, threads)) for side in ("lstmx", "torch")]
+        times = compare(workers, case.as_json(), **pace)
+        rest = stack.enter_context(Worker([__file__], "rest", threads))
+        rest.prepare(case.as_json())
+        rest.time(20)
+        times["rest"] = [rest.time(max(round(pace["round_seconds"] / 5e-4), 1)) for _ in range(3)]
+    return {
+        "shape": shape,
+        **case.as_json(),
+        "isa": "native",
+        "threads": threads,
+        "seconds": {side: statistics.median(rounds) for side, rounds in times.items()},
+        "ratio": {"torch": ratio_summary(ratios({k: times[k] for k in ("torch", "lstmx")}, "torch"))},
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2][: len(processors())])
+    parser.add_argument("--quick", action="store_true", help="few short rounds, nothing written")
+    options = parser.parse_args(argv)
+    if not all(1 <= threads <= len(processors()) for threads in options.threads):
+        parser.error(f"--threads: expected 1 to {len(processors())}, got {options.threads}")
+    rows, missed = [], 0
+    for threads in options.threads:
+        for shape, lengths in CASES:
+            case = dataclasses.replace(SHAPES[shape], mode="step", lengths=lengths)
+            row = measure(shape, case, threads, QUICK if options.quick else FULL)
+            rows.append(row)
+            ratio, seconds = row["ratio"]["torch"]["median"], row["seconds"]
+            target = targets(shape, peer="torch", mode="step", lengths=lengths, isa="native")
+            missed += target is not None and ratio < target.at_least
+            wanted = "" if target is None else f" (at least {target.at_least:g})"
+            us = {side: report.microseconds(seconds[side]) for side in seconds}
+            print(
+                f"{shape:<8}{'packed' if lengths else '':<8}{threads}  PyTorch {us['torch']} us a step, "
+                f"lstmx {us['lstmx']} us, without an LSTM {us['rest']} us; ratio {ratio:.2f}{wanted}",
+                flush=True,
+            )
+    if not options.quick:
+        print(write_results("torch_step", {"rows": rows}))
+        print(report.write())
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        serve(SIDES)
+    else:
+        sys.exit(main())
