@@ -15,9 +15,9 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import itertools
 import statistics
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import report
@@ -28,6 +28,7 @@ from shapes import SHAPES, targets
 # shape, packed
 CASES = [("sine", False), ("small", False), ("medium", False), ("sine", True), ("small", True)]
 FULL = {"rounds": 7, "round_seconds": 0.25}
+BATCHES = 12  # that take turns, so that nothing is remembered of the last one's lengths
 QUICK = {"rounds": 3, "round_seconds": 0.05}
 
 
@@ -46,27 +47,35 @@ def step_side(request: dict[str, Any], threads: int, *, lstm: str | None) -> Job
     layer.load_state_dict({name: torch.from_numpy(value) for name, value in case.weights().items()})
     torch.manual_seed(case.seed)
     head, mean_squared_error = nn.Linear(case.H, 1), nn.MSELoss()
-    x, target = torch.from_numpy(case.x()), torch.randn(case.T, case.B, 1)
-    if case.lengths:
-        lengths = torch.from_numpy(case.row_lengths())
-        x, target = (pack_padded_sequence(a, lengths, enforce_sorted=False) for a in (x, target))
-        target = target.data
     parameters = [*layer.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(parameters)
-    read = _reader(layer, case.lengths)
-    if lstm is None:
-        y, gradients = read(x).detach().requires_grad_(), [torch.rand_like(p) for p in layer.parameters()]
 
-        def read(_: Any) -> Any:
-            for parameter, gradient in zip(parameters, gradients, strict=False):
-                parameter.grad = gradient
-            return y
+    def batch(seed: int) -> tuple[Any, Any]:
+        drawn = dataclasses.replace(case, seed=seed)
+        x, target = torch.from_numpy(drawn.x()), torch.randn(case.T, case.B, 1)
+        if case.lengths:
+            lengths = torch.from_numpy(drawn.row_lengths())
+            x, target = (pack_padded_sequence(a, lengths, enforce_sorted=False) for a in (x, target))
+            target = target.data
+        if lstm is None:  # what the LSTM would give
+            x = layer(x)[0]
+            x = (x.data if case.lengths else x).detach().requires_grad_()
+        return x, target
 
-    def differentiate() -> Any:
+    batches = itertools.cycle([batch(seed) for seed in range(BATCHES)])
+    gradients = [torch.rand_like(p) for p in layer.parameters()]  # Adam's work, if there is no LSTM
+
+    def differentiate() -> tuple[Any, Any]:
+        x, target = next(batches)
         optimizer.zero_grad()
-        outputs = read(x)
+        y = x if lstm is None else layer(x)[0]
+        outputs = y.data if case.lengths and lstm is not None else y
         loss = mean_squared_error(head(outputs), target)
         loss.backward()
+        if lstm is None:
+            x.grad = None
+            for parameter, gradient in zip(parameters, gradients, strict=False):
+                parameter.grad = gradient
         return outputs, loss
 
     def step() -> None:
@@ -75,11 +84,6 @@ def step_side(request: dict[str, Any], threads: int, *, lstm: str | None) -> Job
 
     arrays = [*differentiate(), *(p.grad for p in parameters)]
     return Job({str(k): array.detach().numpy().copy() for k, array in enumerate(arrays)}, step)
-
-
-def _reader(layer: Any, packed: bool) -> Callable[[Any], Any]:
-    """The layer's output; of packed sequences, the data."""
-    return (lambda x: layer(x)[0].data) if packed else (lambda x: layer(x)[0])
 
 
 SIDES = {

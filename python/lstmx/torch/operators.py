@@ -9,6 +9,7 @@ here, shapes in the modules and the core. There is no second derivative.
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from collections.abc import Sequence
@@ -155,15 +156,17 @@ class _Packing(NamedTuple):
     packed: NDArray[np.int64]
 
 
-def _packing(batch_sizes: NDArray[np.int64], reverse: bool) -> _Packing:
-    batch = int(batch_sizes[0])
-    t, b = np.arange(batch_sizes.size)[:, np.newaxis], np.arange(batch)
-    there = b < batch_sizes[:, np.newaxis]
+@functools.lru_cache(maxsize=8)  # layers, and backward, read the same
+def _packing(batch_sizes: bytes, reverse: bool) -> _Packing:
+    sizes = np.frombuffer(batch_sizes, np.int64)
+    batch = int(sizes[0])
+    b = np.arange(batch)
+    there = b < sizes[:, np.newaxis]
     lengths = np.add.reduce(there, 0, np.int64)
-    first = np.add.accumulate(batch_sizes) - batch_sizes  # where the data of each step begin
+    first = np.add.accumulate(sizes) - sizes  # where the data of each step begin
     if not reverse:
-        return _Packing(lengths, first[:, np.newaxis] + b, np.flatnonzero(there))
-    turned = lengths - 1 - t  # each row from its own end
+        return _Packing(lengths, first[:, np.newaxis] + b, there.ravel().nonzero()[0])
+    turned = lengths - 1 - np.arange(sizes.size)[:, np.newaxis]  # each row from its own end
     return _Packing(lengths, first[turned] + b, (turned * batch + b)[there])
 
 
@@ -205,7 +208,7 @@ _PLAIN = _Layout(False, None), _Layout(True, None)
 def _layout(batch_sizes: Tensor | None, reverse: bool) -> _Layout:
     if batch_sizes is None:
         return _PLAIN[reverse]
-    return _Layout(reverse, _packing(batch_sizes.numpy(), reverse))
+    return _Layout(reverse, _packing(batch_sizes.numpy().tobytes(), reverse))
 
 
 def _array(tensor: Tensor) -> FloatArray:
