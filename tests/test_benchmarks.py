@@ -399,9 +399,7 @@ def test_the_page_shows_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "PAGE", tmp_path / "page.md")
     seconds = {"lstmx": 6e-4, "torch": 9e-4, "rest": 3e-4}
     row = page_row("sine", 1.5, mode="step", seconds=seconds)
-    monkeypatch.setattr(
-        report, "read_results", lambda name: {"rows": [row]} if name == "torch_step" else None
-    )
+    monkeypatch.setattr(report, "read_results", {"torch_step": {"rows": [row]}}.get)
     line = "| sine | 20,50,10,10 |  | 1 | 600 | 900 | 300 | 1.50 | 1.50 | 1.50 | 3.0 | 2 | **no** |"
     assert line in report.write().read_text()
 
