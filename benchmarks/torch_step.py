@@ -27,7 +27,7 @@ from shapes import SHAPES, targets
 
 # shape, packed
 CASES = [("sine", False), ("small", False), ("medium", False), ("sine", True), ("small", True)]
-FULL = {"rounds": 7, "round_seconds": 0.25}
+FULL = {"rounds": 7, "round_seconds": 0.15}
 BATCHES = 12  # that take turns, so that nothing is remembered of the last one's lengths
 QUICK = {"rounds": 3, "round_seconds": 0.05}
 

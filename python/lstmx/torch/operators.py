@@ -60,12 +60,11 @@ class _Cell:
         except RuntimeError:  # inference tensors have none
             stamp = []
         with self._lock:
-            if places != self._places:
+            moved = places != self._places
+            if moved:
                 self._arrays = self._view(weights)
                 self._places = places if all(w.is_contiguous() for w in present) else []  # else it is a copy
-                self._stamp, self._bits, self._copies = stamp, [], []
-                self._version += 1
-            elif stamp != self._stamp:
+            if moved or stamp != self._stamp:
                 self._stamp, self._bits, self._copies = stamp, [], []
                 self._version += 1
             elif not self._bits or not all(map(torch.equal, self._bits, self._copies)):
