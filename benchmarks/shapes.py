@@ -67,6 +67,10 @@ AGAINST_PACKED: dict[str, Target] = {
     ),
 }
 
+# A whole training step in PyTorch, with lstmx.torch.LSTM against nn.LSTM; the second packed.
+AGAINST_TORCH_STEP: dict[str, Target] = {"sine": Target(2), "small": Target(2), "medium": Target(1.1)}
+AGAINST_PACKED_STEP: dict[str, Target] = {"sine": Target(8), "small": Target(8)}
+
 # Both sides limited to AVX2.
 LARGE = ("100,64,256,512", "50,64,512,1024")
 MEDIUM = ("medium", "100,64,128,256", "medium, two layers", "medium, both directions")
@@ -82,7 +86,7 @@ def targets(name: str, *, peer: str, mode: str, lengths: bool, isa: str) -> Targ
     Args:
         name: A key of `SHAPES` (or anything else: no target).
         peer: "torch" (the others but "onnxruntime" have no targets).
-        mode: "inference" or "training".
+        mode: "inference", "training" or, of `torch_step.py`, "step".
         lengths: Whether rows have lengths (PyTorch packs them).
         isa: "native" or "avx2" (both sides limited).
     """
@@ -94,6 +98,8 @@ def targets(name: str, *, peer: str, mode: str, lengths: bool, isa: str) -> Targ
         return None
     if isa == "avx2":
         return None if lengths else _against_torch_avx2(name, mode)
+    if mode == "step":
+        return (AGAINST_PACKED_STEP if lengths else AGAINST_TORCH_STEP).get(name)
     if lengths:
         return AGAINST_PACKED.get(name)
     pair = AGAINST_TORCH.get(name)

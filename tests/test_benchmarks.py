@@ -27,6 +27,7 @@ import probe  # noqa: E402
 import report  # noqa: E402
 import shapes  # noqa: E402
 import sweep  # noqa: E402
+import torch_step  # noqa: E402
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is missing: nothing was compared with it"
@@ -139,6 +140,23 @@ def test_lstmx_and_torch_agree(case, mode):
     check_agreement(
         {"torch": _bench.torch_side(request, 1).check, "lstmx": _bench.lstmx_side(request, 1).check}, 1e-5
     )
+
+
+@needs_torch
+@pytest.mark.parametrize("lengths", [False, True])
+def test_steps_agree(lengths):
+    """Of both LSTMs; the step without one has outputs of the same shape."""
+    request = Case(6, 5, 3, 4, lengths=lengths).as_json()
+    jobs = {name: side(request, 1) for name, side in torch_step.SIDES.items()}
+    outputs, loss, *gradients = (jobs["lstmx"].check[name] for name in sorted(jobs["lstmx"].check, key=int))
+    assert outputs.shape == ((Case(**request).row_lengths().sum(), 4) if lengths else (6, 5, 4))
+    assert loss.shape == ()
+    assert [g.shape for g in gradients] == [(16, 3), (16, 4), (16,), (16,), (1, 4), (1,)]
+    assert all(map(np.any, gradients))
+    check_agreement({name: jobs[name].check for name in ("lstmx", "torch")}, 1e-5)
+    assert jobs["rest"].check["0"].shape == outputs.shape
+    for job in jobs.values():
+        job.run()
 
 
 @needs_torch
@@ -275,6 +293,8 @@ def test_targets_are_those_of_their_table():
     assert figure("sine", mode="training") == (6, 9)
     assert figure("sine", lengths=True) == (15, 30)
     assert figure("wide batch", lengths=True, mode="training") == (4, 6)
+    assert figure("medium", mode="step").at_least == 1.1
+    assert figure("small", mode="step", lengths=True).at_least == 8
     assert figure("100,64,256,512", isa="avx2").at_least == 1.0
     assert figure("long", isa="avx2").at_least == 1.4
     assert figure("one call", peer="onnxruntime").at_least == 4
@@ -284,7 +304,8 @@ def test_targets_are_those_of_their_table():
 
 
 def test_every_table_names_shapes_that_there_are():
-    for table in (shapes.AGAINST_TORCH, shapes.AGAINST_PACKED, shapes.LARGE, shapes.MEDIUM):
+    steps = shapes.AGAINST_TORCH_STEP, shapes.AGAINST_PACKED_STEP
+    for table in (shapes.AGAINST_TORCH, shapes.AGAINST_PACKED, shapes.LARGE, shapes.MEDIUM, *steps):
         assert set(table) <= set(shapes.SHAPES)
 
 
@@ -372,6 +393,15 @@ def test_the_page_says_what_is_reached(tmp_path, monkeypatch):
     assert "| medium | inference |" in missed
     assert "| 0.50 | 1.05 |" in missed
     assert "sine" not in missed
+
+
+def test_the_page_shows_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "PAGE", tmp_path / "page.md")
+    seconds = {"lstmx": 6e-4, "torch": 9e-4, "rest": 3e-4}
+    row = page_row("sine", 1.5, mode="step", seconds=seconds)
+    monkeypatch.setattr(report, "read_results", {"torch_step": {"rows": [row]}}.get)
+    line = "| sine | 20,50,10,10 |  | 1 | 600 | 900 | 300 | 1.50 | 1.50 | 1.50 | 3.0 | 2 | **no** |"
+    assert line in report.write().read_text()
 
 
 def test_rows_of_another_machine_are_not_kept(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import copy
 import importlib
 import pickle
 import sys
+import threading
 import tracemalloc
 
 import numpy as np
@@ -25,6 +26,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 from torch.testing import assert_close  # noqa: E402
 
 import lstmx.torch  # noqa: E402
+from lstmx.torch import operators  # noqa: E402
 
 STEPS, BATCH, INPUTS, HIDDEN = 5, 4, 3, 6
 LENGTHS = [3, 5, 1, 3]
@@ -33,6 +35,24 @@ LENGTHS = [3, 5, 1, 3]
 @pytest.fixture(autouse=True)
 def _same_random_numbers(seed):
     torch.manual_seed(seed)
+
+
+@pytest.fixture(params=["direct", "operator"])
+def path(request, monkeypatch):
+    """The two ways of a call in eager mode: past the dispatcher, and the operator, which all else takes."""
+    if request.param == "operator":
+        monkeypatch.setattr(operators, "_nothing_intervenes", lambda: False)
+    else:
+        monkeypatch.setattr(operators, "lstm", None)  # not to be called
+    return request.param
+
+
+@pytest.fixture
+def operator_calls(monkeypatch):
+    """A list that grows with each call of the operator."""
+    calls, real = [], operators.lstm
+    monkeypatch.setattr(operators, "lstm", lambda *args: (calls.append(1), real(*args))[1])
+    return calls
 
 
 def twins(*args, module="LSTM", **kwargs):
@@ -88,7 +108,7 @@ class TestLSTM:
     @pytest.mark.parametrize("bias", [False, True], ids=["no_bias", "bias"])
     @pytest.mark.parametrize("states", [False, True], ids=["zeros", "states"])
     @pytest.mark.parametrize("kind", ["batch", "unbatched", "packed", "packed_sorted"])
-    def test_agrees_with_pytorch(self, num_layers, bidirectional, batch_first, bias, states, kind):
+    def test_agrees_with_pytorch(self, num_layers, bidirectional, batch_first, bias, states, kind, path):
         theirs, ours = twins(INPUTS, HIDDEN, num_layers, bias, batch_first, bidirectional=bidirectional)
         x = make_input(batch_first, kind == "unbatched")
         packing = None
@@ -109,7 +129,7 @@ class TestLSTM:
 
     @layers
     @pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
-    def test_drops_what_pytorch_drops(self, num_layers, packed):
+    def test_drops_what_pytorch_drops(self, num_layers, packed, path):
         theirs, ours = twins(INPUTS, HIDDEN, num_layers + 1, dropout=0.4, bidirectional=True)
         x = make_input()
 
@@ -153,33 +173,82 @@ class TestLSTM:
                 count += 1
         assert count == 32
 
-    @pytest.mark.parametrize("frozen", ["x", "h_0", "parameters"])
-    def test_gradients_of_a_part(self, frozen):
+    @pytest.mark.parametrize("frozen", ["x", "h_0", "parameters", "weight_hh_l0", "bias_ih_l1"])
+    @pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
+    def test_gradients_of_a_part(self, frozen, packed, path):
         theirs, ours = twins(INPUTS, HIDDEN, 2)
         x, (h_0, c_0) = make_input(), make_states(ours)
         grads = []
         for module in (theirs, ours):
             leaves = {"x": x.clone(), "h_0": h_0.clone(), "c_0": c_0.clone()}
             module.requires_grad_(frozen != "parameters")
+            if frozen in dict(module.named_parameters()):
+                module.get_parameter(frozen).requires_grad_(False)
             for name, leaf in leaves.items():
                 leaf.requires_grad_(name != frozen)
-            module(leaves["x"], (leaves["h_0"], leaves["c_0"]))[1][1].sum().backward()
+            source = pack_padded_sequence(leaves["x"], [5, 4, 4, 2]) if packed else leaves["x"]
+            module(source, (leaves["h_0"], leaves["c_0"]))[1][1].sum().backward()
             grads.append([t.grad for t in (*leaves.values(), *module.parameters())])
         for mine, true in zip(grads[1], grads[0], strict=True):
             assert (mine is None) == (true is None)
             if true is not None:
                 assert_close(mine, true)
 
-    def test_backward_twice(self):
+    @pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
+    def test_backward_twice(self, packed, path):
+        """The second time, the forward pass is computed again; without retain_graph it is refused."""
         theirs, ours = twins(INPUTS, HIDDEN, bidirectional=True)
         x, grads = make_input(), []
+        source = pack_padded_sequence(x, LENGTHS, enforce_sorted=False) if packed else x
         for module in (theirs, ours):
-            loss = module(x)[0].square().sum()
+            loss = flat(module(source))[0].square().sum()
             loss.backward(retain_graph=True)
             loss.backward()
+            with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+                loss.backward()
             grads.append([p.grad for p in module.parameters()])
         for mine, true in zip(grads[1], grads[0], strict=True):
             assert_close(mine, true)
+
+    def test_hooks(self, path):
+        """Of tensors, parameters and modules: called as often, with the same gradients; one is changed."""
+        theirs, ours = twins(INPUTS, HIDDEN)
+        x, seen = make_input(), []
+        for module in (theirs, ours):
+            calls = []
+            leaf = x.clone().requires_grad_()
+            leaf.register_hook(lambda g, calls=calls: calls.append(g.clone()))
+            module.weight_hh_l0.register_hook(lambda g, calls=calls: (calls.append(g.clone()), 2 * g)[1])
+            module.bias_ih_l0.register_post_accumulate_grad_hook(
+                lambda p, calls=calls: calls.append(p.grad.clone())
+            )
+            module.register_full_backward_hook(lambda _, d, dy, calls=calls: calls.extend(flat((d, dy))))
+            y, (h_n, _) = module(leaf)
+            y.register_hook(lambda g, calls=calls: calls.append(g.clone()))
+            (y.square().sum() + h_n.sum()).backward()
+            seen.append([*sorted(calls, key=lambda t: tuple(t.shape)), leaf.grad, *module.parameters()])
+            seen[-1] += [p.grad for p in module.parameters()]
+        assert len(seen[1]) == len(seen[0]) == 6 + 1 + 8
+        for mine, true in zip(seen[1], seen[0], strict=True):
+            assert_close(mine, true)
+
+    @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+    @pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
+    def test_without_gradients(self, context, packed, path):
+        theirs, ours = twins(INPUTS, HIDDEN, 2, bidirectional=True)
+        outside = make_input().requires_grad_()
+        with context():
+            for x in (outside, make_input()):
+                source = pack_padded_sequence(x, LENGTHS, enforce_sorted=False) if packed else x
+                got, expected = flat(ours(source)), flat(theirs(source))
+                for mine, true in zip(got, expected, strict=True):
+                    assert_close(mine, true)
+                    assert (mine.requires_grad, mine.is_inference()) == (False, true.is_inference())
+
+    def test_nothing_is_kept_where_nothing_needs_it(self, path):
+        lstm = lstmx.torch.LSTM(INPUTS, HIDDEN).requires_grad_(False)
+        y, _ = lstm(make_input())
+        assert not y.requires_grad
 
     def test_saved_tensors_that_are_copied(self):
         """Hooks that move what autograd saves lose the tape; the gradients stay."""
@@ -203,14 +272,23 @@ class TestLSTM:
         y, (h_n, c_n) = lstmx.torch.LSTM(INPUTS, HIDDEN)(torch.zeros(STEPS, 0, INPUTS))
         assert (y.shape, h_n.shape, c_n.shape) == ((STEPS, 0, HIDDEN), (1, 0, HIDDEN), (1, 0, HIDDEN))
 
-    def test_a_changed_output_is_noticed(self):
+    def test_a_changed_output_is_noticed(self, path):
         y, _ = lstmx.torch.LSTM(INPUTS, HIDDEN)(make_input())
         with torch.no_grad():
             y.zero_()
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             y.sum().backward()
 
-    def test_second_derivatives_are_refused(self):
+    @pytest.mark.parametrize("name", ["weight_ih_l0", "bias_hh_l0"])
+    def test_changed_weights_are_noticed(self, name, path):
+        lstm = lstmx.torch.LSTM(INPUTS, HIDDEN)
+        y, _ = lstm(make_input())
+        with torch.no_grad():
+            lstm.get_parameter(name).add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+
+    def test_second_derivatives_are_refused(self, path):
         lstm, x = lstmx.torch.LSTM(INPUTS, HIDDEN), make_input().requires_grad_()
         (dx,) = torch.autograd.grad(lstm(x)[0].square().sum(), x, create_graph=True)
         with pytest.raises(RuntimeError, match="differentiate twice"):
@@ -236,14 +314,132 @@ class TestLSTM:
                 tracemalloc.stop()
         assert y.nbytes <= peak < x.nbytes / 4
 
-    def test_tapes_are_not_kept(self):
-        from lstmx.torch import operators
-
+    def test_tapes_are_not_kept(self, monkeypatch):
+        monkeypatch.setattr(operators, "_nothing_intervenes", lambda: False)
         lstm, before = lstmx.torch.LSTM(INPUTS, HIDDEN), len(operators._tapes)
         y, _ = lstm(make_input())
         assert len(operators._tapes) == before + 1
         del y, _
         assert len(operators._tapes) == before
+
+    @pytest.mark.parametrize("backward", [False, True])
+    def test_memory_is_given_back(self, backward):
+        """A tape lasts until backward or its graph goes; packed weights as long as the weights."""
+        x = torch.randn(200, 20, INPUTS)
+        lstm, cells = lstmx.torch.LSTM(INPUTS, 64), len(operators._cells)
+        tracemalloc.start()
+        try:
+            y, _ = lstm(x)
+            held, _ = tracemalloc.get_traced_memory()
+            loss = y.sum()
+            if backward:
+                loss.backward()
+            del y, _
+            if not backward:
+                loss = None
+            left, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held > x.numel() * 4
+        assert left < held / 4
+        assert len(operators._cells) == cells + 1
+        lstm = loss = None
+        assert len(operators._cells) == cells
+
+    def test_in_threads(self):
+        """Each trains a module of its own while all of them read a common one."""
+        shared, x = lstmx.torch.LSTM(INPUTS, HIDDEN), make_input()
+        own = [copy.deepcopy(shared) for _ in range(4)]
+        expected, outcome = results_and_gradients(shared, x), {}
+
+        def work(k):
+            outcome[k] = [results_and_gradients(m, x) for _ in range(20) for m in (own[k], shared)]
+
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(outcome) == [0, 1, 2, 3]
+        for got in (result for results in outcome.values() for result in results):
+            for mine, true in zip(got, expected, strict=True):
+                assert_close(mine, true, rtol=0, atol=0)
+
+
+class _Function(torch.overrides.TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
+class _Dispatch(torch.utils._python_dispatch.TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
+CONTEXTS = {
+    "autocast": lambda: torch.autocast("cpu"),
+    "function mode": _Function,
+    "dispatch mode": _Dispatch,
+    "saved tensors' hooks": lambda: torch.autograd.graph.save_on_cpu(),
+}
+
+
+class TestWays:
+    """Who would see a call of the operator, sees it."""
+
+    def test_a_plain_call_is_none(self, operator_calls):
+        lstm, x = lstmx.torch.LSTM(INPUTS, HIDDEN), make_input()
+        lstm(x), lstm(x.requires_grad_()), lstmx.torch.LSTMCell(INPUTS, HIDDEN)(x[0])
+        with torch.no_grad():
+            lstm(x)
+        with torch.inference_mode():
+            lstm(make_input())
+        assert operator_calls == []
+
+    @pytest.mark.parametrize("context", CONTEXTS)
+    def test_within(self, context, operator_calls):
+        lstm, x = lstmx.torch.LSTM(INPUTS, HIDDEN, 2), make_input()
+        expected = results_and_gradients(lstm, x)
+        with CONTEXTS[context]():
+            got = results_and_gradients(lstm, x)
+        assert operator_calls
+        for mine, true in zip(got, expected, strict=True):
+            assert_close(mine, true, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("which", ["input", "state", "weight"])
+    def test_tensors_of_other_classes(self, which, operator_calls):
+        lstm, x = lstmx.torch.LSTM(INPUTS, HIDDEN), make_input()
+        hx = make_states(lstm)
+        expected = lstm(x, hx)
+        if which == "input":
+            x = x.as_subclass(_Tensor)
+        elif which == "state":
+            hx = hx[0].as_subclass(_Tensor), hx[1]
+        else:
+            lstm.weight_hh_l0 = nn.Parameter(lstm.weight_hh_l0.detach().as_subclass(_Tensor))
+        y, _ = lstm(x, hx)
+        assert type(y) is _Tensor
+        assert operator_calls
+        assert_close(y.as_subclass(torch.Tensor), expected[0], rtol=0, atol=0)
+
+    def test_fake_tensors(self, operator_calls):
+        from torch._subclasses import FakeTensorMode
+
+        with FakeTensorMode():
+            y, (h_n, _) = lstmx.torch.LSTM(INPUTS, HIDDEN)(make_input())
+        assert (y.shape, h_n.shape) == ((STEPS, BATCH, HIDDEN), (1, BATCH, HIDDEN))
+        assert operator_calls
+
+    def test_a_negated_view(self, operator_calls):
+        lstm, z = lstmx.torch.LSTM(INPUTS, HIDDEN), torch.randn(STEPS, BATCH, INPUTS, dtype=torch.complex64)
+        x = z.conj().imag
+        assert x.is_neg()
+        assert_close(lstm(x), lstm(x.resolve_neg()))
+        assert operator_calls
+
+
+class _Tensor(torch.Tensor):
+    pass
 
 
 WRITES = {
@@ -297,6 +493,27 @@ class TestParameters:
                 module(x)[0].square().mean().backward()
                 optimizer.step()
 
+    def test_transposed_in_place(self):
+        """The same memory, read in another order."""
+        theirs, ours = twins(4 * HIDDEN, HIDDEN)
+        x = torch.randn(STEPS, BATCH, 4 * HIDDEN)
+        for _ in range(3):
+            for module in (theirs, ours):
+                module.weight_ih_l0.data = module.weight_ih_l0.data.t()
+            assert_close(ours(x), theirs(x))
+            for module in (theirs, ours):
+                module.weight_ih_l0.data.mul_(0.5)
+            assert_close(ours(x), theirs(x))
+
+    def test_parametrized(self):
+        theirs, ours = twins(INPUTS, HIDDEN)
+        for module in (theirs, ours):
+            nn.utils.parametrize.register_parametrization(module, "weight_hh_l0", _Halved())
+        x = make_input()
+        got, expected = (results_and_gradients(m, x) for m in (ours, theirs))
+        for mine, true in zip(got, expected, strict=True):
+            assert_close(mine, true)
+
     def test_in_inference_mode(self):
         with torch.inference_mode():
             theirs, ours = twins(INPUTS, HIDDEN)
@@ -340,11 +557,16 @@ class TestParameters:
         assert not torch.equal(other(x)[0], before[0])
 
 
+class _Halved(nn.Module):
+    def forward(self, weight):
+        return weight / 2
+
+
 class TestLSTMCell:
     @pytest.mark.parametrize("bias", [False, True])
     @pytest.mark.parametrize("rows", [(), (BATCH,)], ids=["unbatched", "batch"])
     @pytest.mark.parametrize("states", [False, True])
-    def test_agrees_with_pytorch(self, bias, rows, states):
+    def test_agrees_with_pytorch(self, bias, rows, states, path):
         theirs, ours = twins(INPUTS, HIDDEN, bias, module="LSTMCell")
         assert repr(ours) == repr(theirs)
         x = torch.randn(*rows, INPUTS)
@@ -372,17 +594,18 @@ class TestCompilers:
 
     @pytest.mark.parametrize("bias", [False, True])
     @pytest.mark.parametrize("states", [False, True])
-    @pytest.mark.parametrize("lengths", [None, LENGTHS])
+    @pytest.mark.parametrize("batch_sizes", [None, [4, 3, 3, 1, 1]])
     @pytest.mark.parametrize("reverse", [False, True])
-    def test_operator(self, bias, states, lengths, reverse):
+    def test_operator(self, bias, states, batch_sizes, reverse):
         def leaf(*shape):
             return torch.randn(*shape, requires_grad=True)
 
-        state = (leaf(BATCH, HIDDEN), leaf(BATCH, HIDDEN)) if states else (None, None)
+        state = (leaf(1, BATCH, HIDDEN), leaf(1, BATCH, HIDDEN)) if states else (None, None)
         biases = (leaf(4 * HIDDEN), leaf(4 * HIDDEN)) if bias else (None, None)
         weights = leaf(4 * HIDDEN, INPUTS), leaf(4 * HIDDEN, HIDDEN), *biases
-        lengths = None if lengths is None else torch.tensor(lengths)
-        arguments = leaf(STEPS, BATCH, INPUTS), *state, *weights, lengths, reverse
+        x = leaf(STEPS, BATCH, INPUTS) if batch_sizes is None else leaf(sum(batch_sizes), INPUTS)
+        batch_sizes = None if batch_sizes is None else torch.tensor(batch_sizes)
+        arguments = x, *state, *weights, batch_sizes, BATCH, reverse
         torch.library.opcheck(torch.ops.lstmx.lstm, (*arguments, True))
         with torch.no_grad():
             torch.library.opcheck(torch.ops.lstmx.lstm, (*arguments, False))

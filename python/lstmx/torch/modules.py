@@ -10,11 +10,12 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
-from lstmx.torch.operators import lstm
+from lstmx.torch.operators import recur
 
 _State: TypeAlias = tuple[Tensor, Tensor]
+_NONE = None, None
 
 
 class LSTM(nn.RNNBase):
@@ -107,9 +108,7 @@ class LSTM(nn.RNNBase):
         """Run over rows as they are sorted in the packed data; their states are permuted, there and back."""
         data, batch_sizes, order, back = input
         self._check_call(data, hx, batch_sizes)
-        x, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))
-        y, state = self._run_layers(x, _permute(hx, order), lengths)
-        output = pack_padded_sequence(y, lengths).data
+        output, state = self._run_layers(data, _permute(hx, order), batch_sizes)
         return PackedSequence(output, batch_sizes, order, back), _permute(state, back)
 
     def _check_call(self, x: Tensor, hx: _State | None, batch_sizes: Tensor | None) -> None:
@@ -122,26 +121,29 @@ class LSTM(nn.RNNBase):
         if batch_sizes is None and x.shape[1 if self.batch_first else 0] == 0:
             raise RuntimeError(f"input: expected at least one time step, got shape {tuple(x.shape)}")
 
-    def _run_layers(self, x: Tensor, hx: _State | None, lengths: Tensor | None) -> tuple[Tensor, _State]:
-        """Return y [T,B,D*H] and the final states for x [T,B,I]."""
-        record, ways = torch.is_grad_enabled(), 2 if self.bidirectional else 1
-        states = [(None, None)] * len(self._all_weights) if hx is None else list(zip(*hx, strict=True))
+    def _run_layers(self, x: Tensor, hx: _State | None, batch_sizes: Tensor | None) -> tuple[Tensor, _State]:
+        """Return y and the final states for x [T,B,I] or packed data [N,I]."""
+        ways, cells = 2 if self.bidirectional else 1, len(self._all_weights)
+        states = [_NONE] * cells if hx is None else list(zip(*map(_split, hx), strict=True))
         h_n, c_n = [], []
         for layer in range(self.num_layers):
             ys = []
             for way in range(ways):
                 k = layer * ways + way
-                weights = [getattr(self, name) for name in self._all_weights[k]]
-                if not self.bias:
-                    weights += [None, None]
-                y, h, c, _ = lstm(x, *states[k], *weights, lengths, way == 1, record)
+                y, h, c = recur(x, states[k], self._weights(k), batch_sizes, way == 1)
                 ys.append(y)
                 h_n.append(h)
                 c_n.append(c)
-            x = ys[0] if ways == 1 else torch.cat(ys, 2)
+            x = _join(ys, -1)
             if self.dropout and self.training and layer < self.num_layers - 1:
-                x = _drop(x, self.dropout, lengths)
-        return x, (_stack(h_n), _stack(c_n))
+                x = nn.functional.dropout(x, self.dropout)
+        return x, (_join(h_n, 0), _join(c_n, 0))
+
+    def _weights(self, k: int) -> list[Tensor | None]:
+        """The four weights of a layer and direction."""
+        own = self._parameters  # getattr finds them there, too, but last
+        weights = [own[name] if name in own else getattr(self, name) for name in self._all_weights[k]]
+        return weights if self.bias else [*weights, None, None]
 
 
 class LSTMCell(nn.LSTMCell):
@@ -194,13 +196,13 @@ class LSTMCell(nn.LSTMCell):
         if x.shape[2] != self.input_size:
             raise RuntimeError(f"input: expected width {self.input_size}, got {x.shape[2]}")
         shape = (*input.shape[:-1], self.hidden_size)
-        state = (x.shape[1], self.hidden_size)
+        state = (1, x.shape[1], self.hidden_size)
         for name, tensor in zip(("hx[0]", "hx[1]"), hx or (), strict=False):
             if tensor.shape != shape:
                 raise RuntimeError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
         h_0, c_0 = (None, None) if hx is None else (hx[0].reshape(state), hx[1].reshape(state))
         weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
-        _, h_1, c_1, _ = lstm(x, h_0, c_0, *weights, None, False, torch.is_grad_enabled())
+        _, h_1, c_1 = recur(x, (h_0, c_0), weights)
         return h_1.reshape(shape), c_1.reshape(shape)
 
 
@@ -220,18 +222,15 @@ def _check_pair(hx: Any) -> None:
         raise RuntimeError(f"hx: expected a pair (h_0, c_0), got {len(hx)} items")
 
 
-def _stack(states: list[Tensor]) -> Tensor:
-    return torch.stack(states) if len(states) > 1 else states[0].unsqueeze(0)  # a single one without a copy
+def _split(states: Tensor) -> Any:
+    """The states [L*D,B,H] as one [1,B,H] each; a single one without a view of it."""
+    return torch.chunk(states, len(states)) if len(states) > 1 else (states,)
+
+
+def _join(parts: list[Tensor], axis: int) -> Tensor:
+    return torch.cat(parts, axis) if len(parts) > 1 else parts[0]
 
 
 def _permute(hx: Any, order: Tensor | None) -> Any:
     """The states [L*D,B,H] with their rows in another order."""
     return hx if hx is None or order is None else tuple(state.index_select(1, order) for state in hx)
-
-
-def _drop(y: Tensor, p: float, lengths: Tensor | None) -> Tensor:
-    """Dropout that draws as PyTorch's does: for the steps that there are, in the order of packed data."""
-    if lengths is None:
-        return nn.functional.dropout(y, p)
-    packed = pack_padded_sequence(y, lengths)
-    return pad_packed_sequence(PackedSequence(nn.functional.dropout(packed.data, p), packed.batch_sizes))[0]

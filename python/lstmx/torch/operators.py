@@ -1,28 +1,32 @@
-"""The LSTM of one layer and direction as an operator of PyTorch, `torch.ops.lstmx.lstm`.
+"""The LSTM of one layer and direction for PyTorch: `recur`, and the operator `torch.ops.lstmx.lstm`.
 
-Here are the operator and its gradient, what they tell a compiler (shapes without values), and what persists
-between calls: packed weights, as long as the weights live, and tapes, as long as autograd keeps them. Kinds
-are checked here, shapes in the modules and the core. There is no second derivative.
+Compilers, exporters, modes and tensors of other classes take the operator, for which shapes without values
+and the gradient are registered here. A plain call goes past PyTorch's dispatcher, which would cost as much as
+the kernels of a small layer: the same arithmetic as a function of autograd. What persists between calls are
+packed weights, as long as the weights live, and tapes, as long as autograd keeps them. Kinds are checked
+here, shapes in the modules and the core. There is no second derivative.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from lstmx import _core
 from lstmx._checks import FloatArray
-from lstmx._inputs import FLOAT32, Spans, as_dense, as_float32
-from lstmx.layers.direction import Direction, directions
+from lstmx._inputs import FLOAT32, as_dense, as_float32
 
 _Weights: TypeAlias = tuple[Tensor, Tensor, Tensor | None, Tensor | None]  # both matrices, both biases
+_Arrays: TypeAlias = tuple[FloatArray, FloatArray, FloatArray | None, FloatArray | None]
 
 
 # --- what persists between calls ----------------------------------------------------------------------------
@@ -37,89 +41,189 @@ class _Cell:
     """
 
     def __init__(self, weight_ih: Tensor) -> None:
-        self.shape = weight_ih.shape
-        self.plan = _core.LstmPlan(self.shape[1], self.shape[0] // 4)
+        self.shape, self.size = weight_ih.shape, weight_ih.shape[0] // 4
+        self.plan = _core.LstmPlan(self.shape[1], self.size)
         self._lock = threading.Lock()
         self._version = 0
-        self._stamp: list[tuple[int, int]] = []
+        self._places: list[Any] = []
+        self._arrays: Any = ()
+        self._stamp: list[int] = []
+        self._bits: list[Tensor] = []
         self._copies: list[Tensor] = []
 
-    def version(self, weights: _Weights) -> int:
-        """Return a number that was never returned for other values of `weights`."""
+    def read(self, weights: _Weights) -> tuple[int, _Arrays]:
+        """Return `weights` as the core takes them: a number never returned for other values, and arrays."""
         present = [w for w in weights if w is not None]
-        stamp = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in present]
+        places = [(w.data_ptr(), w.shape, w.is_contiguous()) for w in present]
+        try:
+            stamp = [w._version for w in present]
+        except RuntimeError:  # inference tensors have none
+            stamp = []
         with self._lock:
-            if stamp != self._stamp:
-                self._stamp, self._copies = stamp, []
+            moved = places != self._places
+            if moved:
+                self._arrays = self._view(weights)
+                self._places = places if all(w.is_contiguous() for w in present) else []  # else it is a copy
+            if moved or stamp != self._stamp:
+                self._stamp, self._bits, self._copies = stamp, [], []
                 self._version += 1
-            elif not self._copies or not all(map(_same_bits, present, self._copies)):
-                self._copies = [w.detach().clone() for w in present]
+            elif not self._bits or not all(map(torch.equal, self._bits, self._copies)):
+                self._bits = [w.detach().view(torch.int32) for w in present]
+                self._copies = [bits.clone() for bits in self._bits]
                 self._version += 1
-            return self._version
+            return self._version, self._arrays
+
+    def _view(self, weights: _Weights) -> _Arrays:
+        weight_ih, weight_hh, bias_ih, bias_hh = weights
+        gates, inputs = self.shape
+        return (
+            _dense("weight_ih", weight_ih, gates, inputs),
+            _dense("weight_hh", weight_hh, gates, self.size),
+            _optional("bias_ih", bias_ih, gates),
+            _optional("bias_hh", bias_hh, gates),
+        )
 
 
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a.detach().view(torch.int32), b.view(torch.int32))
-
-
-_cells: Any = WeakTensorKeyDictionary()  # from weight_ih to its _Cell, while the tensor lives
+_cells: dict[int, tuple[weakref.ref[Tensor], _Cell]] = {}  # by the id of weight_ih, while it lives
 
 
 def _cell_of(weight_ih: Tensor) -> _Cell:
-    cell: _Cell | None = _cells.get(weight_ih)
-    if cell is None or cell.shape != weight_ih.shape:
-        cell = _cells[weight_ih] = _Cell(weight_ih)
+    known = _cells.get(id(weight_ih))
+    if known is not None and known[0]() is weight_ih and known[1].shape == weight_ih.shape:
+        return known[1]
+    key, cell = id(weight_ih), _Cell(weight_ih)
+    _cells[key] = weakref.ref(weight_ih, lambda ref: _forget(key, ref)), cell
     return cell
 
 
+def _forget(key: int, ref: weakref.ref[Tensor]) -> None:
+    if key in _cells and _cells[key][0] is ref:  # not another tensor's with the same id
+        del _cells[key]
+
+
+class _Tape(NamedTuple):
+    """What backward uses once: the core's tape, and x and y [T,B,*] as the core has read and written them."""
+
+    core: _core.LstmTape
+    x: FloatArray
+    y: FloatArray
+
+
 class _TapeMemory(np.ndarray[Any, Any]):
-    """The memory of the operator's output `tape`, one byte: who keeps that tensor, keeps the core's tape.
+    """The memory of the operator's output `tape`, one byte: who keeps that tensor, keeps the tape.
 
     Operators pass nothing but tensors, so backward finds the tape by the tensor's address. It is in `_tapes`
     while that memory lives; for a copy of the tensor there is nothing, and backward runs forward once more.
     """
 
-    core: _core.LstmTape | None
+    kept: _Tape | None
 
 
 _tapes: weakref.WeakValueDictionary[int, _TapeMemory] = weakref.WeakValueDictionary()
 
 
-def _keep(core: _core.LstmTape) -> Tensor:
+def _keep(kept: _Tape) -> Tensor:
     memory = np.zeros(1, np.uint8).view(_TapeMemory)
-    memory.core = core
+    memory.kept = kept
     tape = torch.from_numpy(memory)
     _tapes[tape.data_ptr()] = memory
     return tape
 
 
-def _take(tape: Tensor) -> _core.LstmTape | None:
+def _take(tape: Tensor) -> _Tape | None:
     memory = _tapes.get(tape.data_ptr()) if tape.numel() else None
     if memory is None:
         return None
-    core, memory.core = memory.core, None  # it works once
-    return core
+    kept, memory.kept = memory.kept, None  # it works once
+    return kept
 
 
 # --- the arithmetic -----------------------------------------------------------------------------------------
 
 
-def _sequence(name: str, tensor: Tensor) -> FloatArray:
-    """`tensor` as kernels read a sequence: its own memory, wherever its last axis is contiguous."""
-    return as_float32(name, tensor.detach().numpy())
+class _Packing(NamedTuple):
+    """How a direction's sequence [T,B,*] and a `PackedSequence`'s data [N,*] lie in each other.
+
+    Attributes:
+        lengths: The steps of each row, [B], longest first.
+        padded: The index into the data of each step and row, [T,B]; anything beyond a row's length.
+        packed: The index into [T*B] of each of the data, [N].
+    """
+
+    lengths: NDArray[np.int64]
+    padded: NDArray[np.int64]
+    packed: NDArray[np.int64]
+
+
+@functools.lru_cache(maxsize=8)  # layers, and backward, read the same
+def _packing(batch_sizes: bytes, reverse: bool) -> _Packing:
+    sizes = np.frombuffer(batch_sizes, np.int64)
+    batch = int(sizes[0])
+    b = np.arange(batch)
+    there = b < sizes[:, np.newaxis]
+    lengths = np.add.reduce(there, 0, np.int64)
+    first = np.add.accumulate(sizes) - sizes  # where the data of each step begin
+    if not reverse:
+        return _Packing(lengths, first[:, np.newaxis] + b, there.ravel().nonzero()[0])
+    turned = lengths - 1 - np.arange(sizes.size)[:, np.newaxis]  # each row from its own end
+    return _Packing(lengths, first[turned] + b, (turned * batch + b)[there])
+
+
+class _Layout(NamedTuple):
+    """How a caller's sequences become those of the kernels: [T,B,*], forward in time.
+
+    Attributes:
+        reverse: Whether time runs back.
+        packing: None, or for packed data [N,*] where they go, in the direction of `reverse`.
+    """
+
+    reverse: bool
+    packing: _Packing | None
+
+    def read(self, name: str, tensor: Tensor) -> FloatArray:
+        """Return the caller's `tensor` in the kernels' order: its own memory, unless packed."""
+        array = as_float32(name, _array(tensor))
+        if self.packing is None:
+            return array[::-1] if self.reverse else array
+        return array.take(self.packing.padded, 0, mode="clip")
+
+    def room(self, *shape: int) -> FloatArray:
+        """Return new memory for the kernels to write [T,B,*] to."""
+        array = np.empty(shape, FLOAT32)
+        return array[::-1] if self.reverse and self.packing is None else array
+
+    def deliver(self, room: FloatArray) -> Tensor:
+        """Return what was written into `room` in the caller's order: the same memory, unless packed."""
+        if self.packing is not None:
+            array = room.reshape(-1, room.shape[2]).take(self.packing.packed, 0)
+        else:
+            array = room[::-1] if self.reverse else room
+        return torch.from_numpy(array)
+
+
+_PLAIN = _Layout(False, None), _Layout(True, None)
+
+
+def _layout(batch_sizes: Tensor | None, reverse: bool) -> _Layout:
+    if batch_sizes is None:
+        return _PLAIN[reverse]
+    return _Layout(reverse, _packing(batch_sizes.numpy().tobytes(), reverse))
+
+
+def _array(tensor: Tensor) -> FloatArray:
+    return (tensor.detach() if tensor.requires_grad else tensor).numpy()
 
 
 def _dense(name: str, tensor: Tensor, *shape: int) -> FloatArray:
-    return as_dense(name, tensor.detach().numpy(), shape)
+    return as_dense(name, _array(tensor), shape)
 
 
 def _optional(name: str, tensor: Tensor | None, *shape: int) -> FloatArray | None:
     return None if tensor is None else _dense(name, tensor, *shape)
 
 
-def _direction(steps: int, lengths: Tensor | None, reverse: bool) -> Direction:
-    spans = None if lengths is None else Spans(lengths.numpy(), None)
-    return directions(1 + reverse, steps, spans)[reverse]
+def _state(name: str, tensor: Tensor | None, batch: int, size: int) -> FloatArray | None:
+    return None if tensor is None else _dense(name, tensor, 1, batch, size)[0]
 
 
 def _check(*tensors: Tensor | None) -> None:
@@ -133,36 +237,82 @@ def _check(*tensors: Tensor | None) -> None:
 
 
 def _forward(
-    x: FloatArray, h_0: Tensor | None, c_0: Tensor | None, weights: _Weights, way: Direction, record: bool
-) -> tuple[FloatArray, FloatArray, FloatArray, _core.LstmTape | None]:
-    """Return y [T,B,H], h_n and c_n [B,H], and the tape if `record`, for x [T,B,I] and states [B,H]."""
-    weight_ih, weight_hh, bias_ih, bias_hh = weights
-    (steps, batch, inputs), gates = x.shape, weight_ih.shape[0]
-    size = gates // 4
-    y = np.empty((steps, batch, size), FLOAT32)
-    h_n, c_n = np.empty((batch, size), FLOAT32), np.empty((batch, size), FLOAT32)
-    room = way.room(y)
-    cell = _cell_of(weight_ih)
+    x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: _Weights, layout: _Layout, record: bool
+) -> tuple[Tensor, Tensor, Tensor, _Tape | None]:
+    """Return y, h_n and c_n, and the tape if `record`; shapes are those of the operator."""
+    cell = _cell_of(weights[0])
+    version, arrays = cell.read(weights)
+    inputs = layout.read("input", x)
+    steps, batch, _ = inputs.shape
+    size = cell.size
+    room = layout.room(steps, batch, size)
+    h_n, c_n = np.empty((1, batch, size), FLOAT32), np.empty((1, batch, size), FLOAT32)
     tape = cell.plan.forward(
-        cell.version(weights),
-        _dense("weight_ih", weight_ih, gates, inputs),
-        _dense("weight_hh", weight_hh, gates, size),
-        _optional("bias_ih", bias_ih, gates),
-        _optional("bias_hh", bias_hh, gates),
-        way.read(x),
-        _optional("h_0", h_0, batch, size),
-        _optional("c_0", c_0, batch, size),
-        way.lengths,
-        way.resets,
+        version,
+        *arrays,
+        inputs,
+        _state("h_0", h_0, batch, size),
+        _state("c_0", c_0, batch, size),
+        None if layout.packing is None else layout.packing.lengths,
+        None,
         room,
-        h_n,
-        c_n,
+        h_n[0],
+        c_n[0],
         record,
         0,
         _core.get_num_threads(),
     )
-    way.deliver(room, y)
-    return y, h_n, c_n, tape
+    kept = None if tape is None else _Tape(tape, inputs, room)
+    return layout.deliver(room), torch.from_numpy(h_n), torch.from_numpy(c_n), kept
+
+
+def _backward(
+    gradients: Sequence[Tensor | None],
+    x: Tensor,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    weights: _Weights,
+    layout: _Layout,
+    tape: _Tape | None,
+    need_dx: bool,
+    need_dstate: bool,
+) -> list[Tensor | None]:
+    """Return the gradients by x, both states and the four weights, given those by y, h_n and c_n.
+
+    None among the given ones is zero; a returned one is not needed or does not exist.
+    """
+    if tape is None:  # it works once
+        tape = _forward(x, h_0, c_0, weights, layout, True)[3]
+        assert tape is not None
+    dy, dh_n, dc_n = gradients
+    core, inputs, outputs = tape
+    _, batch, size = outputs.shape
+    room = layout.room(*inputs.shape) if need_dx else None
+    dh_0 = dc_0 = None
+    if need_dstate:
+        dh_0, dc_0 = np.empty((1, batch, size), FLOAT32), np.empty((1, batch, size), FLOAT32)
+    d_weights = [None if w is None else np.zeros(w.shape, FLOAT32) for w in weights]
+    d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh = d_weights
+    assert d_weight_ih is not None
+    assert d_weight_hh is not None
+    core.backward(
+        inputs,
+        outputs,
+        _state("h_0", h_0, batch, size),
+        None if dy is None else layout.read("dy", dy),
+        _state("dh_n", dh_n, batch, size),
+        _state("dc_n", dc_n, batch, size),
+        room,
+        None if dh_0 is None else dh_0[0],
+        None if dc_0 is None else dc_0[0],
+        d_weight_ih,
+        d_weight_hh,
+        d_bias_ih,
+        d_bias_hh,
+        _core.get_num_threads(),
+    )
+    dx = None if room is None else layout.deliver(room)
+    return [dx, *(None if d is None else torch.from_numpy(d) for d in (dh_0, dc_0, *d_weights))]
 
 
 # --- the operator -------------------------------------------------------------------------------------------
@@ -170,16 +320,17 @@ def _forward(
 
 _INPUTS = (
     "Tensor x, Tensor? h_0, Tensor? c_0, "
-    "Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, Tensor? lengths"
+    "Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, Tensor? batch_sizes"
 )
 # registrations last as long as this object
 _library: Any = torch.library.Library("lstmx", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define(
-    f"lstm({_INPUTS}, bool reverse, bool record) -> (Tensor y, Tensor h_n, Tensor c_n, Tensor tape)"
+    f"lstm({_INPUTS}, SymInt batch, bool reverse, bool record) "
+    "-> (Tensor y, Tensor h_n, Tensor c_n, Tensor tape)"
 )
 _library.define(
     f"lstm_backward(Tensor? dy, Tensor? dh_n, Tensor? dc_n, {_INPUTS}, Tensor y, Tensor tape, "
-    "bool reverse, bool need_dx, bool need_dstate) -> Tensor[]"
+    "SymInt batch, bool reverse, bool need_dx, bool need_dstate) -> Tensor[]"
 )
 lstm = torch.ops.lstmx.lstm.default
 lstm_backward = torch.ops.lstmx.lstm_backward.default
@@ -193,26 +344,29 @@ def _lstm_cpu(
     weight_hh: Tensor,
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
-    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
+    batch: int,
     reverse: bool,
     record: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Run one layer in one direction.
 
     Args:
-        x: Input, [T, B, I], any strides.
-        h_0: Hidden state before the first step (the last one, if reverse), [B, H]; None is zero.
+        x: Input, [T, B, I] or packed data [N, I]; any strides.
+        h_0: Hidden state before the first step (the last one, if reverse), [1, B, H]; None is zero.
         c_0: Cell state, likewise.
         weight_ih: [4H, I].
         weight_hh: [4H, H].
         bias_ih: [4H]; None is zero.
         bias_hh: [4H]; None is zero.
-        lengths: The steps of each row, int64 [B]; None is T everywhere.
+        batch_sizes: Of packed data, the rows at each step, int64 [T], as in `PackedSequence`; None: x is not
+            packed.
+        batch: Of packed data, B; else not read.
         reverse: Whether to run back in time, each row from its own end.
         record: Whether backward will follow.
 
     Returns:
-        `(y, h_n, c_n, tape)`: y [T, B, H], 0 beyond a row's length; the final states [B, H]; and what
+        `(y, h_n, c_n, tape)`: y [T, B, H] or [N, H] as x is; the final states [1, B, H]; and what
         backward uses once, uint8 [1], [0] if not `record`.
 
     Raises:
@@ -221,10 +375,9 @@ def _lstm_cpu(
     """
     weights = weight_ih, weight_hh, bias_ih, bias_hh
     _check(x, h_0, c_0, *weights)
-    way = _direction(x.shape[0], lengths, reverse)
-    y, h_n, c_n, core = _forward(_sequence("input", x), h_0, c_0, weights, way, record)
-    tape = torch.empty(0, dtype=torch.uint8) if core is None else _keep(core)
-    return torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(c_n), tape
+    layout = _layout(batch_sizes, reverse)
+    y, h_n, c_n, kept = _forward(x, h_0, c_0, weights, layout, record)
+    return y, h_n, c_n, torch.empty(0, dtype=torch.uint8) if kept is None else _keep(kept)
 
 
 def _lstm_shapes(
@@ -235,14 +388,16 @@ def _lstm_shapes(
     weight_hh: Tensor,
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
-    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
+    batch: int,
     reverse: bool,
     record: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     _check(x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh)
-    state = x.shape[1], weight_hh.shape[1]
+    size = weight_hh.shape[1]
+    state = 1, x.shape[1] if batch_sizes is None else batch, size
     tape = x.new_empty((int(record),), dtype=torch.uint8)
-    return x.new_empty((x.shape[0], *state)), x.new_empty(state), x.new_empty(state), tape
+    return x.new_empty((*x.shape[:-1], size)), x.new_empty(state), x.new_empty(state), tape
 
 
 def _lstm_backward_cpu(
@@ -256,9 +411,10 @@ def _lstm_backward_cpu(
     weight_hh: Tensor,
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
-    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
     y: Tensor,
     tape: Tensor,
+    batch: int,
     reverse: bool,
     need_dx: bool,
     need_dstate: bool,
@@ -267,36 +423,11 @@ def _lstm_backward_cpu(
 
     What is not needed, or does not exist, is an empty tensor. None among dy, dh_n, dc_n is zero.
     """
-    steps, batch, size = y.shape
     weights = weight_ih, weight_hh, bias_ih, bias_hh
-    way = _direction(steps, lengths, reverse)
-    inputs = _sequence("input", x)
-    core = _take(tape) or _forward(inputs, h_0, c_0, weights, way, True)[3]
-    assert core is not None
-    dx = np.empty(x.shape if need_dx else (0,), FLOAT32)
-    dh_0, dc_0 = (np.empty((batch, size) if need_dstate else (0,), FLOAT32) for _ in range(2))
-    d_weights = [np.zeros((0,) if w is None else tuple(w.shape), FLOAT32) for w in weights]
-    d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh = d_weights
-    room = way.room(dx) if need_dx else None
-    core.backward(
-        way.read(inputs),
-        way.read(_sequence("y", y)),
-        _optional("h_0", h_0, batch, size),
-        None if dy is None else way.read(_sequence("dy", dy)),
-        _optional("dh_n", dh_n, batch, size),
-        _optional("dc_n", dc_n, batch, size),
-        room,
-        dh_0 if need_dstate else None,
-        dc_0 if need_dstate else None,
-        d_weight_ih,
-        d_weight_hh,
-        None if bias_ih is None else d_bias_ih,
-        None if bias_hh is None else d_bias_hh,
-        _core.get_num_threads(),
-    )
-    if room is not None:
-        way.deliver(room, dx)
-    return [torch.from_numpy(d) for d in (dx, dh_0, dc_0, *d_weights)]
+    layout = _layout(batch_sizes, reverse)
+    needs = need_dx, need_dstate
+    d = _backward((dy, dh_n, dc_n), x, h_0, c_0, weights, layout, _take(tape), *needs)
+    return [x.new_empty(0) if gradient is None else gradient for gradient in d]
 
 
 def _lstm_backward_shapes(
@@ -310,14 +441,16 @@ def _lstm_backward_shapes(
     weight_hh: Tensor,
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
-    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
     y: Tensor,
     tape: Tensor,
+    batch: int,
     reverse: bool,
     need_dx: bool,
     need_dstate: bool,
 ) -> list[Tensor]:
-    state = tuple(y.shape[1:]) if need_dstate else (0,)
+    rows = y.shape[1] if batch_sizes is None else batch
+    state = (1, rows, weight_hh.shape[1]) if need_dstate else (0,)
     weights = [(0,) if w is None else tuple(w.shape) for w in (weight_ih, weight_hh, bias_ih, bias_hh)]
     return [x.new_empty(shape) for shape in (x.shape if need_dx else (0,), state, state, *weights)]
 
@@ -328,7 +461,7 @@ class _Recorded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Any:
         output = _below_autograd(*inputs)
-        *tensors, ctx.reverse, _ = inputs
+        *tensors, ctx.batch, ctx.reverse, _ = inputs
         y, _, _, tape = output
         ctx.save_for_backward(*tensors, y, tape)
         ctx.set_materialize_grads(False)
@@ -339,9 +472,10 @@ class _Recorded(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         dy, dh_n, dc_n, _ = gradients
         need = ctx.needs_input_grad
-        d = lstm_backward(dy, dh_n, dc_n, *ctx.saved_tensors, ctx.reverse, need[0], need[1] or need[2])
+        options = ctx.batch, ctx.reverse, need[0], need[1] or need[2]
+        d = lstm_backward(dy, dh_n, dc_n, *ctx.saved_tensors, *options)
         wanted = (gradient if needed else None for gradient, needed in zip(d, need, strict=False))
-        return *wanted, None, None, None  # no gradients by lengths, reverse and record
+        return *wanted, None, None, None, None  # no gradients by batch_sizes and what follows
 
 
 def _below_autograd(*inputs: Any) -> Any:
@@ -361,3 +495,104 @@ _library.impl("lstm_backward", _lstm_backward_cpu, "CPU")
 torch.library.register_fake("lstmx::lstm", _lstm_shapes, lib=_library)
 torch.library.register_fake("lstmx::lstm_backward", _lstm_backward_shapes, lib=_library)
 torch.library.register_autocast("lstmx::lstm", "cpu", torch.float32, lib=_library)
+
+
+# --- past the dispatcher ------------------------------------------------------------------------------------
+
+
+class _Direct(torch.autograd.Function):
+    """What `_Recorded` does, without operators; the tape is the context's."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh, layout = inputs
+        weights = weight_ih, weight_hh, bias_ih, bias_hh
+        record = any(ctx.needs_input_grad)
+        y, h_n, c_n, tape = _forward(x, h_0, c_0, weights, layout, record)
+        if record:
+            ctx.layout, ctx.tape = layout, tape
+            ctx.save_for_backward(x, h_0, c_0, *weights, y)
+            ctx.set_materialize_grads(False)
+        return y, h_n, c_n
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        # with create_graph=True the result must refuse its own derivative; the usual call need not pay for it
+        return (_refuse_twice if torch.is_grad_enabled() else _gradients)(ctx, *gradients)
+
+
+def _gradients(ctx: Any, *gradients: Tensor | None) -> Any:
+    x, h_0, c_0, *weights, _ = ctx.saved_tensors  # y, too: autograd must notice if it was changed
+    tape = ctx.__dict__.pop("tape", None)  # at once: of two threads only one gets it
+    need = ctx.needs_input_grad
+    needs = need[0], need[1] or need[2]
+    d = _backward(gradients, x, h_0, c_0, weights, ctx.layout, tape, *needs)
+    return *(gradient if needed else None for gradient, needed in zip(d, need, strict=False)), None
+
+
+_refuse_twice = once_differentiable(_gradients)
+_apply_directly = super(torch.autograd.Function, _Direct).apply  # `apply` without its part for transforms
+
+
+def _key_set(*names: str) -> int:
+    keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+    for name in names:
+        keys = keys.add(getattr(torch._C.DispatchKey, name))
+    return keys.raw_repr()
+
+
+# those of a tensor that needs nothing but autograd and the CPU; the second are inference mode's
+_CPU_KEYS = frozenset({_key_set("ADInplaceOrView", "AutogradCPU", "AutocastCPU"), _key_set("AutocastCPU")})
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    keys = torch._C._dispatch_keys(tensor).raw_repr()
+    return type(tensor) in _KINDS and tensor.dtype is torch.float32 and keys in _CPU_KEYS
+
+
+_KINDS = frozenset({Tensor, nn.Parameter})  # others may have a __torch_function__
+
+
+def _are_plain(weights: Sequence[Tensor | None]) -> bool:
+    """The same of weights, but for oddities that only views have: they are asked at every call."""
+    for w in weights:
+        if w is not None and not (type(w) in _KINDS and w.is_cpu and w.dtype is torch.float32):
+            return False
+    return True
+
+
+def _nothing_intervenes() -> bool:
+    """Whether a call of an operator would be nothing but a call: no mode, transform or hook is to see it."""
+    return not (
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state()
+        or torch.is_autocast_enabled("cpu")
+        or torch._C._autograd._top_saved_tensors_default_hooks(True)  # they may want to keep no tape
+    )
+
+
+def recur(
+    x: Tensor,
+    states: tuple[Tensor | None, Tensor | None],
+    weights: Sequence[Tensor | None],
+    batch_sizes: Tensor | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `(y, h_n, c_n)` of one layer in one direction; arguments are those of `_lstm_cpu`."""
+    inputs = x, *states, *weights
+    if (
+        not torch.compiler.is_compiling()
+        and _nothing_intervenes()
+        and _is_plain(x)
+        and all(state is None or _is_plain(state) for state in states)
+        and _are_plain(weights)
+    ):
+        layout = _layout(batch_sizes, reverse)
+        if torch.is_grad_enabled():
+            return _apply_directly(*inputs, layout)  # type: ignore[no-any-return, no-untyped-call]
+        return _forward(x, *states, weights, layout, False)[:3]  # type: ignore[arg-type]
+    batch = 0 if batch_sizes is None else int(batch_sizes[0])
+    options = batch, reverse, torch.is_grad_enabled()
+    return lstm(*inputs, batch_sizes, *options)[:3]  # type: ignore[no-any-return]
