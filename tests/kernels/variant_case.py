@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx import _core, reference
-from lstmx.reference import GRU, Activation, CellOptions, LstmCell
+from lstmx.reference import GRU, Activation, CellOptions, LstmCell, RnnCell
 from tests.kernels.arrays import assert_same_bits, output
 from tests.running_error import bounded
 
@@ -25,7 +25,13 @@ class Variant(NamedTuple):
 
     @property
     def cell(self) -> reference.CellSpec:
+        if self.kernel == "rnn":
+            return RnnCell(self.options["activations"][2])
         return GRU if self.kernel == "gru" else LstmCell(CellOptions(**self.options))
+
+    @property
+    def has_cells(self) -> bool:
+        return self.kernel not in ("gru", "rnn")
 
     def plan(self, inputs, hidden, width):
         """The kernels' plan."""
@@ -67,6 +73,8 @@ VARIANTS = [
     Variant("everything_but_a_projection", _EVERYTHING, MASKS),
     Variant("gru", {}, kernel="gru"),
     Variant("gru_with_masks", {}, ("keep_h", "h_mask"), kernel="gru"),
+    Variant("rnn", _activations("tanh", "tanh", "tanh"), kernel="rnn"),
+    Variant("rnn_with_masks", _activations("tanh", "tanh", "relu"), ("keep_h", "h_mask"), kernel="rnn"),
 ]  # fmt: skip
 
 
@@ -76,7 +84,7 @@ def make_case(rng, variant, steps, batch, inputs, hidden, *, spans=True):
     def normal(*shape, scale=1.0):
         return (scale * rng.standard_normal(shape)).astype(np.float32)
 
-    rows = (3 if variant.kernel == "gru" else 4) * hidden
+    rows = variant.cell.gates * hidden
     width = (hidden + 1) // 2 if variant.projects else hidden
     scale = 1.5 / np.sqrt(inputs + width)
     case = {
@@ -100,7 +108,7 @@ def make_case(rng, variant, steps, batch, inputs, hidden, *, spans=True):
     shapes = {"keep_h": (steps, batch, width), "keep_c": (steps, batch, hidden), "h_mask": (batch, width)}
     for name in variant.masks:  # zeros and ones among them
         case[name] = np.clip(rng.uniform(-0.3, 1.3, shapes[name]), 0, 1).astype(np.float32)
-    if variant.kernel == "gru":
+    if not variant.has_cells:
         case |= {"c_0": case["h_0"], "dc_n": None, "dcells": None}
     if spans:
         case["lengths"] = rng.integers(0, steps + 1, batch)
@@ -166,26 +174,26 @@ def run(variant, case, *, training=True, threads=1, checkpoint_steps=0, without_
 
 
 def expected(variant, case, *, training=True):
-    """The same by the reference, with error bounds; of a GRU, whose c is its h, what there is."""
-    is_gru = variant.kernel == "gru"
+    """The same by the reference, with error bounds; of a cell without c, what there is."""
+    has_cells = variant.has_cells
     given = {
         name: bounded(value) for name, value in case.items() if value is not None and value.dtype.kind == "f"
     }
     masks = {REFERENCE_MASKS[name]: given.get(name) for name in MASKS if training or name != "h_mask"}
     spans = {name: case[name] for name in ("lengths", "resets")}
     params = {name: given[name] for name in PARAMETERS if name in given}
-    state = (given["h_0"],) if is_gru else (given["h_0"], given["c_0"])
+    state = (given["h_0"], given["c_0"]) if has_cells else (given["h_0"],)
     result = reference.recurrent_forward(given["x"], params, state, cell=variant.cell, **spans, **masks)
     outputs = {"y": result.y, "h_n": result.state[0]}
-    if not is_gru:
+    if has_cells:
         outputs |= {"c_n": result.state[1], "cells": result.cells}
         outputs["gates"] = np.concatenate(list(reference.trace(result.tape).values()), axis=2)
     if training:
-        d_state = tuple(given[name] for name in (("dh_n",) if is_gru else ("dh_n", "dc_n")))
+        d_state = tuple(given[name] for name in (("dh_n", "dc_n") if has_cells else ("dh_n",)))
         gradients = reference.recurrent_backward(result.tape, given["dy"], d_state, given.get("dcells"))
         outputs |= {"dx": gradients.dx, "dh_0": gradients.d_state[0]}
         outputs |= {f"d_{name}": gradient for name, gradient in gradients.d_params.items()}
-        if not is_gru:
+        if has_cells:
             outputs["dc_0"] = gradients.d_state[1]
     return {
         name: bounded(value) if isinstance(value, np.ndarray) else value for name, value in outputs.items()

@@ -78,7 +78,7 @@ struct Activation {
   double alpha, beta;
 };
 
-// What the cell `variant` does beyond the plain one.
+// What the cell `variant` does beyond the plain one. Of the others, `rnn` reads `output`.
 struct VariantOptions {
   bool coupled;     // f = 1 - i
   bool peepholes;   // there is a weight_ch
@@ -101,7 +101,7 @@ struct Schedule {
 // What only staged cells read (generic/staged_forward.h).
 template <class Real>
 struct StagedInputs {
-  const VariantOptions* options;  // of the cell `variant`
+  const VariantOptions* options;  // of the cells `variant` and `rnn`
   ConstView3<Real> keep_h, keep_c;      // [T,B,P], [T,B,H], 0 to 1: how much a unit keeps of its value before; or data null
   const Real* h_mask;            // [B,P], training only: h times this enters weight_hh; or null
 };

@@ -41,7 +41,7 @@ struct VariantCell {
     if (o.peepholes) gate[3] = S::fma(in.unit_param[2], c, gate[3]);
     gate[3] = value(o, o.gate, gate[3]);
     // 4. h = o output(c)
-    h = S::mul(gate[3], apply(o.output, c));
+    h = S::mul(gate[3], F::apply(o.output, c));
     // 5. zoneout
     if (in.keeps_h) h = mix(in.keep_h, in.h, h);
     if (in.keeps_c) c = mix(in.keep_c, in.c, c);
@@ -54,7 +54,7 @@ struct VariantCell {
                              Vec& dh_prev, Vec (&d_param)[unit_params], Vec& h) {
     const VariantOptions& o = *options;
     const Vec i = gate[0], f = gate[1], g = gate[2], out = gate[3];
-    const Vec c = new_cell(o, gate, in.c), value_c = apply(o.output, c);
+    const Vec c = new_cell(o, gate, in.c), value_c = F::apply(o.output, c);
     h = S::mul(out, value_c);
     // 5.
     Vec dc_prev = S::set(0.0f);
@@ -67,7 +67,7 @@ struct VariantCell {
       dc = S::mul(S::sub(one(), in.keep_c), dc);
     }
     // 4.
-    dc = S::fma(S::mul(dh, out), slope(o.output, value_c), dc);
+    dc = S::fma(S::mul(dh, out), F::slope(o.output, value_c), dc);
     // 3.
     gate[3] = S::mul(S::mul(dh, value_c), slope(o, o.gate, out));
     if (o.peepholes) {
@@ -75,7 +75,7 @@ struct VariantCell {
       d_param[2] = S::mul(gate[3], c);
     }
     // 2.
-    if (o.cell_clip < limit) dc = S::mul(dc, within(c, S::set(-o.cell_clip), S::set(o.cell_clip)));
+    if (o.cell_clip < limit) dc = S::mul(dc, F::within(c, S::set(-o.cell_clip), S::set(o.cell_clip)));
     dc_prev = S::fma(dc, f, dc_prev);
     Vec d_i = S::mul(dc, g), d_f = S::mul(dc, in.c);
     if (o.coupled) {
@@ -95,38 +95,13 @@ struct VariantCell {
   }
 
  private:
-  using Act = Activations<S>;
+  using F = Functions<S>;
   static constexpr double limit = __builtin_inf();  // a clip below it is one
-  static constexpr int log_terms = sizeof(Real) == 4 ? 9 : 17;  // of a series in at most 1/9
-  static constexpr Real huge = 1 / S::smallest_normal;
-
   LSTMX_INLINE Vec one() { return S::set(1.0f); }
   LSTMX_INLINE Vec mix(Vec keep, Vec before, Vec after) {
     return S::fma(keep, before, S::mul(S::sub(one(), keep), after));
   }
-  // 1 where x > 0, else 0
-  LSTMX_INLINE Vec positive(Vec x) { return S::min(one(), S::max(S::set(0.0f), S::mul(x, S::set(huge)))); }
-  LSTMX_INLINE Vec within(Vec x, Vec low, Vec high) {
-    return S::mul(positive(S::sub(x, low)), positive(S::sub(high, x)));
-  }
   LSTMX_INLINE Vec clip(Vec x, double most) { return S::min(S::set(most), S::max(S::set(-most), x)); }
-  LSTMX_INLINE Vec magnitude(Vec x) { return S::max(S::sub(S::set(0.0f), x), x); }
-
-  // e^x - 1 = 2t / (1 - t), t = tanh(x / 2), for x at most 0
-  LSTMX_INLINE Vec exp_minus_1(Vec x) {
-    Vec t[1] = {S::mul(S::set(0.5f), x)};
-    Act::template tanh<1>(t);
-    return S::div(S::add(t[0], t[0]), S::sub(one(), t[0]));
-  }
-
-  // log(1 + u) = 2 artanh(s), s = u / (2 + u), for u from 0 to 1
-  LSTMX_INLINE Vec log_1_plus(Vec u) {
-    const Vec s = S::div(u, S::add(S::set(2.0f), u)), square = S::mul(s, s);
-    Vec sum = S::set(0.0f);
-    for (int n = 2 * log_terms - 1; n > 0; n -= 2) sum = S::fma(sum, square, S::set(Real(2) / n));
-    return S::mul(s, sum);
-  }
-
   LSTMX_INLINE Vec new_cell(const VariantOptions& o, const Vec (&gate)[gates], Vec c_prev) {
     const Vec c = S::fma(gate[1], c_prev, S::mul(gate[0], gate[2]));
     return o.cell_clip < limit ? clip(c, o.cell_clip) : c;
@@ -144,114 +119,17 @@ struct VariantCell {
     if (o.gate_clip < limit) {
       for (Vec& x : v) x = clip(x, o.gate_clip);
     }
-    apply(a, v);
-  }
-
-  LSTMX_INLINE Vec apply(const Activation& a, Vec x) {
-    Vec v[1] = {x};
-    apply(a, v);
-    return v[0];
-  }
-
-  template <int N>
-  LSTMX_INLINE void apply(const Activation& a, Vec (&v)[N]) {
-    if (a.function == Function::sigmoid) return Act::template sigmoid<N>(v);
-    if (a.function == Function::tanh) return Act::template tanh<N>(v);
-    apply_other(a, v);
-  }
-
-  // not inlined, for there are many functions and many calls
-  template <int N>
-  __attribute__((noinline)) static void apply_other(const Activation& a, Vec (&v)[N]) {
-    const Vec alpha = S::set(a.alpha), beta = S::set(a.beta), zero = S::set(0.0f);
-    switch (a.function) {
-      case Function::sigmoid:
-      case Function::tanh:
-        return;
-      case Function::relu:
-        for (Vec& x : v) x = S::max(zero, x);
-        return;
-      case Function::hard_sigmoid:
-        for (Vec& x : v) x = S::min(one(), S::max(zero, S::fma(alpha, x, beta)));
-        return;
-      case Function::affine:
-        for (Vec& x : v) x = S::fma(alpha, x, beta);
-        return;
-      case Function::leaky_relu:
-        for (Vec& x : v) x = S::fma(alpha, S::min(zero, x), S::max(zero, x));
-        return;
-      case Function::thresholded_relu:
-        for (Vec& x : v) x = S::mul(x, positive(S::sub(x, alpha)));
-        return;
-      case Function::scaled_tanh:
-        for (Vec& x : v) x = S::mul(beta, x);
-        Act::template tanh<N>(v);
-        for (Vec& x : v) x = S::mul(alpha, x);
-        return;
-      case Function::softsign:
-        for (Vec& x : v) x = S::div(x, S::add(one(), magnitude(x)));
-        return;
-      case Function::elu:
-        for (Vec& x : v) x = S::fma(alpha, exp_minus_1(S::min(zero, x)), S::max(zero, x));
-        return;
-      case Function::softplus:  // log(1 + e^x) = max(x, 0) + log(1 + e^-|x|)
-        for (Vec& x : v) {
-          const Vec u = S::add(one(), exp_minus_1(S::sub(zero, magnitude(x))));
-          x = S::add(S::max(zero, x), log_1_plus(u));
-        }
-        return;
-    }
+    F::apply(a, v);
   }
 
   // the derivative where the function's value is y; 0 where its argument was clipped
   LSTMX_INLINE Vec slope(const VariantOptions& o, const Activation& a, Vec y) {
-    if (!(o.gate_clip < limit)) return slope(a, y);
+    if (!(o.gate_clip < limit)) return F::slope(a, y);
     Vec ends[2] = {S::set(-o.gate_clip), S::set(o.gate_clip)};
-    apply(a, ends);
-    return S::mul(slope(a, y), within(y, S::min(ends[0], ends[1]), S::max(ends[0], ends[1])));
+    F::apply(a, ends);
+    return S::mul(F::slope(a, y), F::within(y, S::min(ends[0], ends[1]), S::max(ends[0], ends[1])));
   }
 
-  LSTMX_INLINE Vec slope(const Activation& a, Vec y) {
-    if (a.function == Function::sigmoid) return S::mul(y, S::sub(one(), y));
-    if (a.function == Function::tanh) return S::fnma(y, y, one());
-    to_other_slope(a, y);
-    return y;
-  }
-
-  __attribute__((noinline)) static void to_other_slope(const Activation& a, Vec& y) { y = other_slope(a, y); }
-
-  LSTMX_INLINE Vec other_slope(const Activation& a, Vec y) {
-    const Vec alpha = S::set(a.alpha);
-    switch (a.function) {
-      case Function::sigmoid:
-      case Function::tanh:
-        break;
-      case Function::relu:
-      case Function::thresholded_relu:
-        return positive(y);
-      case Function::hard_sigmoid:
-        return S::mul(alpha, within(y, S::set(0.0f), one()));
-      case Function::affine:
-        return alpha;
-      case Function::leaky_relu:
-        return S::fma(S::sub(one(), alpha), positive(y), alpha);
-      case Function::scaled_tanh: {
-        const Vec t = S::div(y, alpha);
-        return S::mul(S::set(a.alpha * a.beta), S::fnma(t, t, one()));
-      }
-      case Function::softsign: {
-        const Vec rest = S::sub(one(), magnitude(y));
-        return S::mul(rest, rest);
-      }
-      case Function::softplus:  // 1 - e^-y
-        return S::sub(S::set(0.0f), exp_minus_1(S::sub(S::set(0.0f), y)));
-      case Function::elu: {
-        const Vec above = positive(y);
-        return S::fma(above, S::sub(one(), S::add(y, alpha)), S::add(y, alpha));
-      }
-    }
-    return alpha;
-  }
 };
 
 }  // namespace

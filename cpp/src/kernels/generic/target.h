@@ -23,12 +23,16 @@ using lstmx::View3;
 
 // order matters from here on: each file uses those before it
 #include "activations.h"
+//
+#include "functions.h"
+//
 #include "gemm.h"
 #include "parallel.h"
 #include "piece.h"
 // the cells
 #include "../cells/gru.h"
 #include "../cells/lstm.h"
+#include "../cells/rnn.h"
 #include "../cells/variant.h"
 // the drivers
 #include "linear.h"
