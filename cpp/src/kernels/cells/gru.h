@@ -17,9 +17,9 @@ struct GruCell {
   static constexpr Index ih_gate[gates] = {0, 1, 2, -1}, hh_gate[gates] = {0, 1, -1, 2};
   static constexpr int unit_params = 0;
 
-  LSTMX_INLINE const Real* unit_param(const RecurrentWeights<Real>&, int, Index) { return nullptr; }
-  LSTMX_INLINE Real* unit_gradient(const RecurrentGradients<Real>&, int, Index) { return nullptr; }
-  LSTMX_INLINE bool has_unit_params(const StagedInputs<Real>&) { return false; }
+  static const Real* unit_param(const RecurrentWeights<Real>&, int, Index) { return nullptr; }
+  static Real* unit_gradient(const RecurrentGradients<Real>&, int, Index) { return nullptr; }
+  static bool has_unit_params(const StagedInputs<Real>&) { return false; }
 
   LSTMX_INLINE void forward(const VariantOptions*, Vec (&gate)[gates], const Inputs& in, Vec& c, Vec& h) {
     // 1. r, z = sigmoid

@@ -16,8 +16,9 @@ struct LstmCell {
   static constexpr Index ih_gate[gates] = {0, 1, 2, 3}, hh_gate[gates] = {0, 1, 2, 3};
   static constexpr int unit_params = 0;
 
-  LSTMX_INLINE const Real* unit_param(const RecurrentWeights<Real>&, int, Index) { return nullptr; }
-  LSTMX_INLINE bool has_unit_params(const StagedInputs<Real>&) { return false; }
+  static const Real* unit_param(const RecurrentWeights<Real>&, int, Index) { return nullptr; }
+  static Real* unit_gradient(const RecurrentGradients<Real>&, int, Index) { return nullptr; }
+  static bool has_unit_params(const StagedInputs<Real>&) { return false; }
 
   // R vectors of hidden units at once. gate: pre-activations in, activated gates out; c: the cell state, in place.
   template <int R>

@@ -15,9 +15,9 @@ struct RnnCell {
   static constexpr Index ih_gate[gates] = {0, -1, -1, -1}, hh_gate[gates] = {0, -1, -1, -1};
   static constexpr int unit_params = 0;
 
-  LSTMX_INLINE const Real* unit_param(const RecurrentWeights<Real>&, int, Index) { return nullptr; }
-  LSTMX_INLINE Real* unit_gradient(const RecurrentGradients<Real>&, int, Index) { return nullptr; }
-  LSTMX_INLINE bool has_unit_params(const StagedInputs<Real>&) { return false; }
+  static const Real* unit_param(const RecurrentWeights<Real>&, int, Index) { return nullptr; }
+  static Real* unit_gradient(const RecurrentGradients<Real>&, int, Index) { return nullptr; }
+  static bool has_unit_params(const StagedInputs<Real>&) { return false; }
 
   LSTMX_INLINE void forward(const VariantOptions* options, Vec (&gate)[gates], const Inputs& in, Vec& c, Vec& h) {
     h = gate[0] = Functions<S>::apply(options->output, gate[0]);

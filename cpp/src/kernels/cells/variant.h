@@ -16,11 +16,11 @@ struct VariantCell {
   static constexpr Index ih_gate[gates] = {0, 1, 2, 3}, hh_gate[gates] = {0, 1, 2, 3};
   static constexpr int unit_params = 3;  // peepholes into i f o
 
-  LSTMX_INLINE const Real* unit_param(const RecurrentWeights<Real>& w, int e, Index H) {
+  static const Real* unit_param(const RecurrentWeights<Real>& w, int e, Index H) {
     return w.weight_ch ? w.weight_ch + e * H : nullptr;
   }
-  LSTMX_INLINE Real* unit_gradient(const RecurrentGradients<Real>& d, int e, Index H) { return d.weight_ch + e * H; }
-  LSTMX_INLINE bool has_unit_params(const StagedInputs<Real>& staged_inputs) { return staged_inputs.options->peepholes; }
+  static Real* unit_gradient(const RecurrentGradients<Real>& d, int e, Index H) { return d.weight_ch + e * H; }
+  static bool has_unit_params(const StagedInputs<Real>& staged_inputs) { return staged_inputs.options->peepholes; }
 
   // gate: pre-activations in, activated gates out; c, h: after the step
   LSTMX_INLINE void forward(const VariantOptions* options, Vec (&gate)[gates], const Inputs& in, Vec& c, Vec& h) {
@@ -129,7 +129,6 @@ struct VariantCell {
     F::apply(a, ends);
     return S::mul(F::slope(a, y), F::within(y, S::min(ends[0], ends[1]), S::max(ends[0], ends[1])));
   }
-
 };
 
 }  // namespace

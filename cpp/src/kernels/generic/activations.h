@@ -1,9 +1,9 @@
 // Sigmoid and tanh of N vectors at once, stage by stage, so that N independent chains fill the units.
 //
 // Both rest on e^z = 2^(n/s) e^r, n = round(s z / ln 2), |r| <= ln(2)/2s, where s = S::exp_steps is 1, or 16 where a
-// register holds the 16 powers of 2^(1/16); and on a polynomial in r, minimax in float, Taylor's in double. At most 4 ulp from the exact value
-// (tests/kernels measures it); results below the smallest normal float come out as zero. A NaN passes through: in min
-// and max the constant stands first.
+// register holds the 16 powers of 2^(1/16); and on a polynomial in r, minimax in float, Taylor's in double. At most 4
+// ulp from the exact value (tests/kernels measures it); results below the smallest normal float come out as zero. A NaN
+// passes through: in min and max the constant stands first.
 #pragma once
 
 #define LSTMX_UNROLL _Pragma("GCC unroll 64")
@@ -27,8 +27,9 @@ struct Activations {
     LSTMX_UNROLL
     for (int i = 0; i < N; ++i) x[i] = S::fma(S::sub(n[i], magic()), S::set(ln_2_low / steps), x[i]);  // -r
     if constexpr (is_double) {
-      polynomial<N>(x, e, {-1.0 / 6227020800, 1.0 / 479001600, -1.0 / 39916800, 1.0 / 3628800, -1.0 / 362880,
-                           1.0 / 40320, -1.0 / 5040, 1.0 / 720, -1.0 / 120, 1.0 / 24, -1.0 / 6, 0.5, -1.0, 1.0});
+      polynomial<N>(x, e,
+                    {-1.0 / 6227020800, 1.0 / 479001600, -1.0 / 39916800, 1.0 / 3628800, -1.0 / 362880, 1.0 / 40320,
+                     -1.0 / 5040, 1.0 / 720, -1.0 / 120, 1.0 / 24, -1.0 / 6, 0.5, -1.0, 1.0});
     } else if constexpr (S::exp_steps > 1) {
       polynomial<N>(x, e, {-1.666684200e-01f, 0.5f, -1.0f, 1.0f});
     } else {
@@ -61,8 +62,9 @@ struct Activations {
     }
     // (e^r - 1) / 2 = r / 2 + (r / 2)^2 p(r / 2)
     if constexpr (is_double) {
-      polynomial<N>(x, h, {4096.0 / 6227020800, 2048.0 / 479001600, 1024.0 / 39916800, 512.0 / 3628800, 256.0 / 362880,
-                           128.0 / 40320, 64.0 / 5040, 32.0 / 720, 16.0 / 120, 8.0 / 24, 4.0 / 6, 1.0});
+      polynomial<N>(x, h,
+                    {4096.0 / 6227020800, 2048.0 / 479001600, 1024.0 / 39916800, 512.0 / 3628800, 256.0 / 362880,
+                     128.0 / 40320, 64.0 / 5040, 32.0 / 720, 16.0 / 120, 8.0 / 24, 4.0 / 6, 1.0});
     } else if constexpr (S::exp_steps > 1) {
       polynomial<N>(x, h, {3.333333333e-01f, 6.666666667e-01f, 1.0f});
     } else {
@@ -101,7 +103,8 @@ struct Activations {
   template <int N>
   LSTMX_INLINE void round(const Vec (&x)[N], Real factor, Vec (&n)[N]) {
     LSTMX_UNROLL
-    for (int i = 0; i < N; ++i) n[i] = S::fma(x[i], S::set(factor * (is_double ? Real(1.4426950408889634) : Real(1.44269504f)) * steps), magic());
+    for (int i = 0; i < N; ++i)
+      n[i] = S::fma(x[i], S::set(factor * (is_double ? Real(1.4426950408889634) : Real(1.44269504f)) * steps), magic());
   }
 
   // y = the polynomial with these coefficients, from the highest on, at x

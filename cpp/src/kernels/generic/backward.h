@@ -8,14 +8,13 @@
 
 namespace {
 
-template <class S, class Cell_>
-struct Backward : Layout<S, Cell_> {
-  using L = Layout<S, Cell_>;
-  using Cell = Cell_;
+template <class S>
+struct Backward : Layout<S> {
+  using L = Layout<S>;
   using Real = typename S::Real;
   using Vec = typename S::Vec;
   using L::W, L::G, L::PW, L::QW, L::R;
-  static constexpr Index least_rows = 384;                 // of a chunk
+  static constexpr Index least_rows = 384;              // of a chunk
   static constexpr Index panel_limit = L::l2_size / 4;  // of weights that are used for all rows of a product
 
   static Index chunk_steps(const RecurrentSizes& n) {
@@ -26,18 +25,16 @@ struct Backward : Layout<S, Cell_> {
   }
 
   static Index chunk_rows(const RecurrentSizes& n) { return chunk_steps(n) * n.B; }
-  static Index pointers_size(const RecurrentSizes& n) {
-    return (4 * chunk_rows(n) * L::pointer_size + W - 1) / W * W;
-  }
+  static Index pointers_size(const RecurrentSizes& n) { return (4 * chunk_rows(n) * L::pointer_size + W - 1) / W * W; }
 
   // of the gradients of what the cell has for each unit, by row of a chunk, in the layout of the tape's cells
   static Index plane_size(const RecurrentSizes& n) { return L::padded(n.H) * chunk_rows(n); }
 
-  static Index work_size(const RecurrentSizes& n) {
+  static Index work_size(const CellTraits<S>& cell, const RecurrentSizes& n) {
     const Index stride = L::vectors(n.H > n.P ? n.H : n.P) * W;
     Index size = stride * (2 * n.B + 1) + G * L::vectors(n.H) * W * L::panel_rows(n.I, n.P) + 2 * pointers_size(n) +
                  (packs_features(n) ? row_block * (n.I + n.P) : 0);
-    if (Cell::staged) size += stride * n.B + Cell::unit_params * (stride + plane_size(n));
+    if (cell.staged) size += stride * n.B + cell.unit_params * (stride + plane_size(n));
     if (n.P != n.H) size += stride * n.B + 2 * (chunk_rows(n) * stride);
     return size;
   }
@@ -48,11 +45,19 @@ struct Backward : Layout<S, Cell_> {
     Real** dx;
   };
 
-  struct Context {
-    explicit Context(const RecurrentBackward<Real>& args) : a(args) {}
+  struct Step;
+  // a cell, back through `count` positions of a step from `begin` on; `chunk`: the steps of the chunk
+  using CellBack = void (*)(const Step&, const Range& chunk, const Part& part, Index begin, Index count);
 
+  struct Context {
     const RecurrentBackward<Real>& a;
-    Index stride;            // H or P in whole vectors
+    const CellTraits<S>& cell;
+    CellBack cell_back;
+
+    Context(const RecurrentBackward<Real>& args, const CellTraits<S>& traits, CellBack back)
+        : a(args), cell(traits), cell_back(back) {}
+
+    Index stride;           // H or P in whole vectors
     Real *gates, *cells;    // the tape
     const Real* masked;     // the tape's, by row [P]; or null
     Real *zeros, *dc, *dh;  // [stride], for each block [B][units], [B][stride] by position
@@ -63,20 +68,20 @@ struct Backward : Layout<S, Cell_> {
     Real* kept_dh;           // [B][stride]: of h before, other than through weight_hh
     Real *d_units, *planes;  // [unit_params][stride], [unit_params][plane_size]
     Real *d_outputs = nullptr, *dh_rows = nullptr,
-          *outputs = nullptr;  // of a projection: [B][stride], by row of a chunk [stride]
+         *outputs = nullptr;  // of a projection: [B][stride], by row of a chunk [stride]
     Rows rows[2];
   };
 
-  static void run(const RecurrentBackward<Real>& a) {
+  static void run(const RecurrentBackward<Real>& a, const CellTraits<S>& cell, CellBack cell_back) {
     const RecurrentSizes& n = a.size;
     const Groups groups = Groups::of_columns(n.H, W);
-    const Context k = make_context(a);
+    const Context k = make_context(a, cell, cell_back);
     L::set_zero(k.zeros, k.stride);
-    if constexpr (Cell::unit_params > 0) L::set_zero(k.d_units, Cell::unit_params * k.stride);
+    if (cell.unit_params > 0) L::set_zero(k.d_units, cell.unit_params * k.stride);
     parallel(L::team_size_of(n, a.threads, groups.count, 2.0), [&](const Team& team) {
       const Part part = L::part_of(n, a.schedule, team, groups);
       L::read_state(a.dc_n, a.schedule, part, n.H, k.dc, n.B);
-      if constexpr (Cell::staged) clear_kept(k, part);
+      if (cell.staged) clear_kept(k, part);
       clear_panels(k, team);
       if (a.dx.data) clear_padding(k, team);
       const Index steps = chunk_steps(n);
@@ -91,7 +96,7 @@ struct Backward : Layout<S, Cell_> {
         team.barrier();
         if (a.dx.data) input_gradients(k, begin, end, k.rows[turn], team);
         weight_gradients(k, begin, end, k.rows[turn], team);
-        if constexpr (Cell::staged) {
+        if (cell.staged) {
           other_gradients(k, begin, end, k.rows[turn], team);
           team.barrier();  // the next chunk's rows go where this one's were
         }
@@ -100,12 +105,12 @@ struct Backward : Layout<S, Cell_> {
       initial_gradients(k, part);
       add_panels(k, team);
     });
-    if constexpr (Cell::unit_params > 0) add_units(k);
+    if (cell.unit_params > 0) add_units(k);
   }
 
-  static Context make_context(const RecurrentBackward<Real>& a) {
+  static Context make_context(const RecurrentBackward<Real>& a, const CellTraits<S>& cell, CellBack cell_back) {
     const RecurrentSizes& n = a.size;
-    Context k(a);
+    Context k(a, cell, cell_back);
     k.stride = L::vectors(n.H > n.P ? n.H : n.P) * W;
     Real* next = a.work;
     const auto take = [&next](Index size) {
@@ -123,7 +128,7 @@ struct Backward : Layout<S, Cell_> {
     k.u = a.packed;
     k.w = a.packed + G * n.H * L::vectors(n.P) * W;
     k.unit_params = a.packed + L::backward_panels(n.I, n.H, n.P);
-    k.projection = k.unit_params + L::unit_params_size(n.H);
+    k.projection = k.unit_params + L::unit_params_size(cell, n.H);
     const Index most = chunk_rows(n);
     for (Rows& rows : k.rows) {
       rows.x = reinterpret_cast<const Real**>(take(pointers_size(n)));
@@ -132,10 +137,10 @@ struct Backward : Layout<S, Cell_> {
       rows.dx = const_cast<Real**>(rows.dh + most);
     }
     k.features = take(packs_features(n) ? row_block * (n.I + n.P) : 0);
-    if (Cell::staged) {
+    if (cell.staged) {
       k.kept_dh = take(k.stride * n.B);
-      k.d_units = take(Cell::unit_params * k.stride);
-      k.planes = take(Cell::unit_params * plane_size(n));
+      k.d_units = take(cell.unit_params * k.stride);
+      k.planes = take(cell.unit_params * plane_size(n));
     }
     if (n.P != n.H) {
       k.d_outputs = take(k.stride * n.B);
@@ -207,7 +212,7 @@ struct Backward : Layout<S, Cell_> {
         });
       });
     }
-    if constexpr (Cell::staged) finish_carry(k, t, part);
+    if (k.cell.staged) finish_carry(k, t, part);
   }
 
   // what of dh comes another way than unchanged from the product: through a mask, or past the cell
@@ -252,19 +257,6 @@ struct Backward : Layout<S, Cell_> {
     }
   };
 
-  // The rows that a piece reads; what is beyond its rows is zeros.
-  struct Sources {
-    const Real *dh[R], *dy[R], *h[R];
-
-    void set(const Step& step, Index p, Index rows, int count) {
-      for (int i = 0; i < count; ++i) {
-        dh[i] = i < rows ? step.carried_dh(p + i) : step.k.zeros;
-        dy[i] = i < rows ? step.row(step.k.a.dy, p + i) : step.k.zeros;
-        h[i] = i < rows ? step.row(step.k.a.y, p + i) : step.k.zeros;
-      }
-    }
-  };
-
   // `chunk`: its steps
   static void step_back(const Context& k, Index t, const Range& chunk, const Part& part) {
     const RecurrentBackward<Real>& a = k.a;
@@ -275,70 +267,7 @@ struct Backward : Layout<S, Cell_> {
     if (!last) carry_back(k, t + 1, part);
     const Step step{k, t, last ? begin : begin + alive_in(s, t + 1, part.positions)};
     if (a.size.P != a.size.H) project_back(k, step, chunk, begin, count);
-    const Index first_quad = a.size.H / W * W;
-    Sources sources;
-    L::for_pieces_of_step(a.size.H, part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
-      if (!quads || piece.unit == first_quad) sources.set(step, begin + r, piece.rows, quads ? R : 1);
-      cell_back(k, step, chunk, piece, begin + r, sources);
-    });
-  }
-
-  // the cell's gates become their gradients, and dc that of c before
-  template <bool quads>
-  LSTMX_INLINE void cell_back(const Context& k, const Step& step, const Range& chunk, const Piece<S, quads>& piece,
-                              Index p, const Sources& from) {
-    const RecurrentBackward<Real>& a = k.a;
-    const Schedule& s = a.schedule;
-    constexpr Index units = quads ? 4 : W;
-    const Index B = a.size.B, rows = a.size.rows, t = step.t;
-    const bool projects = a.size.P != a.size.H;
-    // a row more than there are reads zeros
-    const auto gather = [&](const auto& row_of) {
-      const Real* row[R];
-      for (Index i = 0; i < R; ++i) row[i] = i < piece.rows ? row_of(p + i) : k.zeros;
-      return piece.of_rows(row);
-    };
-    Real* gates = k.gates + G * piece.unit * rows + (s.first[t] + p) * G * units;
-    const Index before = t == 0 ? 0 : B + s.first[t - 1];
-    const Real* c_prev = k.cells + piece.unit * (B + rows) + (before + p) * units;
-    Real* dcs = k.dc + piece.unit * B + p * units;
-    Vec g[G];
-    LSTMX_UNROLL
-    for (int j = 0; j < G; ++j) g[j] = piece.load(gates + j * piece.size());
-    Vec dc = piece.load(dcs);
-    if (a.dcells.data) dc = S::add(dc, gather([&](Index q) { return step.row(a.dcells, q); }));
-    const Vec dh = projects ? gather([&](Index q) { return k.d_outputs + q * k.stride; })
-                            : S::add(piece.of_rows(from.dh), piece.of_rows(from.dy));
-    if constexpr (Cell::staged) {
-      const auto in = read_inputs<Cell>(
-          piece, c_prev, k.unit_params, L::vectors(a.size.H) * W, a.staged, projects, k.zeros,
-          [&](const ConstView3<Real>& view, Index i) { return step.row(view, p + i); },
-          [&](Index i) { return step.h_before(p + i); });
-      Vec kept = S::set(0.0f), h = kept, d_param[Cell::unit_params ? Cell::unit_params : 1];
-      Cell::backward(a.staged.options, g, in, dh, dc, kept, d_param, h);
-      const Index row = s.first[t] - s.first[chunk.begin] + p, all = s.first[chunk.end] - s.first[chunk.begin];
-      const auto write_rows = [&](Real* first, Vec v) {
-        Real* to[R];
-        for (Index i = 0; i < R; ++i) to[i] = first + i * k.stride;
-        piece.to_rows(to, v);
-      };
-      if (in.keeps_h) write_rows(k.kept_dh + p * k.stride, kept);
-      if (projects) write_rows(k.outputs + row * k.stride, h);
-      if (Cell::has_unit_params(a.staged)) {
-        for (int e = 0; e < Cell::unit_params; ++e)
-          piece.store(k.planes + e * plane_size(a.size) + piece.unit * all + row * units, d_param[e]);
-      }
-    } else {
-      Cell::backward(g, piece.of_rows(from.h), piece.load(c_prev), dh, dc);
-    }
-    if constexpr (quads) S::quads_of_gates(g);
-    LSTMX_UNROLL
-    for (int j = 0; j < G; ++j)
-      if (!quads || j * W < G * piece.size()) S::store(gates + j * W, g[j]);
-    piece.store(dcs, dc);
-    if (s.resets == nullptr) return;
-    for (Index i = 0; i < piece.rows; ++i)
-      if (is_reset(s, t, p + i)) L::set_zero(dcs + i * units, units);
+    k.cell_back(step, chunk, part, begin, count);
   }
 
   // dh of the projected h, kept for the gradient of the projection, and from it that of what was projected
@@ -414,7 +343,7 @@ struct Backward : Layout<S, Cell_> {
       set_pointers(a.dx.data + t * a.dx.step, a.dx.row, s.order, alive, rows.dx + r);
       const Real* h = t > 0 ? a.y.data + (t - 1) * a.y.step : a.h_0 ? a.h_0 : k.zeros;
       set_pointers(h, t > 0 ? a.y.row : a.h_0 ? a.size.P : 0, s.order, alive, rows.h + r);
-      if constexpr (Cell::staged) {
+      if (k.cell.staged) {
         for (Index i = r; k.masked && i < r + alive; ++i) rows.h[i] = k.masked + (s.first[begin] + i) * a.size.P;
         for (Index i = r; k.dh_rows && i < r + alive; ++i) rows.dh[i] = k.dh_rows + i * k.stride;
       }
@@ -565,8 +494,8 @@ struct Backward : Layout<S, Cell_> {
         });
       });
     }
-    if (!Cell::has_unit_params(a.staged)) return;
-    for (int e = 0; e < Cell::unit_params; ++e) {
+    if (!k.cell.has_unit_params(a.staged)) return;
+    for (int e = 0; e < k.cell.unit_params; ++e) {
       const Real* plane = k.planes + e * plane_size(a.size);
       L::for_pieces(H, {0, L::vectors(H)}, [&](Index unit, Index width, Index) {
         if (!is_mine()) return;
@@ -580,9 +509,9 @@ struct Backward : Layout<S, Cell_> {
 
   static void add_units(const Context& k) {
     const RecurrentBackward<Real>& a = k.a;
-    if (!Cell::has_unit_params(a.staged)) return;
-    for (int e = 0; e < Cell::unit_params; ++e) {
-      Real* to = Cell::unit_gradient(a.gradients, e, a.size.H);
+    if (!k.cell.has_unit_params(a.staged)) return;
+    for (int e = 0; e < k.cell.unit_params; ++e) {
+      Real* to = k.cell.unit_gradient(a.gradients, e, a.size.H);
       for (Index u = 0; u < a.size.H; ++u) to[u] += k.d_units[e * k.stride + u];
     }
   }
@@ -603,8 +532,8 @@ struct Backward : Layout<S, Cell_> {
         add_transposed(from, row, depth, width, lanes, weight + first * depth);
         for (Index l = 0; bias && l < lanes; ++l) bias[first + l] += panel[(I + P) * row + l];
       };
-      add(Cell::ih_gate[gate], panel, I, a.gradients.weight_ih, a.gradients.bias_ih);
-      add(Cell::hh_gate[gate], panel + I * row, P, a.gradients.weight_hh, a.gradients.bias_hh);
+      add(k.cell.ih_gate[gate], panel, I, a.gradients.weight_ih, a.gradients.bias_ih);
+      add(k.cell.hh_gate[gate], panel + I * row, P, a.gradients.weight_hh, a.gradients.bias_hh);
     });
   }
 
@@ -619,6 +548,100 @@ struct Backward : Layout<S, Cell_> {
         store_lanes<S>(sums, S::add(load_lanes<S>(sums, count), v[l]), count);
       }
     }
+  }
+};
+
+// One cell's part of it.
+template <class S, class Cell>
+struct CellBackward : Layout<S> {
+  using L = Layout<S>;
+  using B = Backward<S>;
+  using Real = typename S::Real;
+  using Vec = typename S::Vec;
+  using Context = typename B::Context;
+  using Step = typename B::Step;
+  using L::W, L::G, L::R;
+
+  // The rows that a piece reads; what is beyond its rows is zeros.
+  struct Sources {
+    const Real *dh[R], *dy[R], *h[R];
+
+    void set(const Step& step, Index p, Index rows, int count) {
+      for (int i = 0; i < count; ++i) {
+        dh[i] = i < rows ? step.carried_dh(p + i) : step.k.zeros;
+        dy[i] = i < rows ? step.row(step.k.a.dy, p + i) : step.k.zeros;
+        h[i] = i < rows ? step.row(step.k.a.y, p + i) : step.k.zeros;
+      }
+    }
+  };
+
+  static void run(const Step& step, const Range& chunk, const Part& part, Index begin, Index count) {
+    const Index H = step.k.a.size.H;
+    const Index first_quad = H / W * W;
+    Sources sources;
+    L::for_pieces_of_step(H, part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
+      if (!quads || piece.unit == first_quad) sources.set(step, begin + r, piece.rows, quads ? R : 1);
+      piece_back(step, chunk, piece, begin + r, sources);
+    });
+  }
+
+  // the cell's gates become their gradients, and dc that of c before
+  template <bool quads>
+  LSTMX_INLINE void piece_back(const Step& step, const Range& chunk, const Piece<S, quads>& piece, Index p,
+                               const Sources& from) {
+    const Context& k = step.k;
+    const RecurrentBackward<Real>& a = k.a;
+    const Schedule& s = a.schedule;
+    constexpr Index units = quads ? 4 : W;
+    const Index B = a.size.B, rows = a.size.rows, t = step.t;
+    const bool projects = a.size.P != a.size.H;
+    // a row more than there are reads zeros
+    const auto gather = [&](const auto& row_of) {
+      const Real* row[R];
+      for (Index i = 0; i < R; ++i) row[i] = i < piece.rows ? row_of(p + i) : k.zeros;
+      return piece.of_rows(row);
+    };
+    Real* gates = k.gates + G * piece.unit * rows + (s.first[t] + p) * G * units;
+    const Index before = t == 0 ? 0 : B + s.first[t - 1];
+    const Real* c_prev = k.cells + piece.unit * (B + rows) + (before + p) * units;
+    Real* dcs = k.dc + piece.unit * B + p * units;
+    Vec g[G];
+    LSTMX_UNROLL
+    for (int j = 0; j < G; ++j) g[j] = piece.load(gates + j * piece.size());
+    Vec dc = piece.load(dcs);
+    if (a.dcells.data) dc = S::add(dc, gather([&](Index q) { return step.row(a.dcells, q); }));
+    const Vec dh = projects ? gather([&](Index q) { return k.d_outputs + q * k.stride; })
+                            : S::add(piece.of_rows(from.dh), piece.of_rows(from.dy));
+    if constexpr (Cell::staged) {
+      const auto in = read_inputs<Cell>(
+          piece, c_prev, k.unit_params, L::vectors(a.size.H) * W, a.staged, projects, k.zeros,
+          [&](const ConstView3<Real>& view, Index i) { return step.row(view, p + i); },
+          [&](Index i) { return step.h_before(p + i); });
+      Vec kept = S::set(0.0f), h = kept, d_param[Cell::unit_params ? Cell::unit_params : 1];
+      Cell::backward(a.staged.options, g, in, dh, dc, kept, d_param, h);
+      const Index row = s.first[t] - s.first[chunk.begin] + p, all = s.first[chunk.end] - s.first[chunk.begin];
+      const auto write_rows = [&](Real* first, Vec v) {
+        Real* to[R];
+        for (Index i = 0; i < R; ++i) to[i] = first + i * k.stride;
+        piece.to_rows(to, v);
+      };
+      if (in.keeps_h) write_rows(k.kept_dh + p * k.stride, kept);
+      if (projects) write_rows(k.outputs + row * k.stride, h);
+      if (Cell::has_unit_params(a.staged)) {
+        for (int e = 0; e < Cell::unit_params; ++e)
+          piece.store(k.planes + e * B::plane_size(a.size) + piece.unit * all + row * units, d_param[e]);
+      }
+    } else {
+      Cell::backward(g, piece.of_rows(from.h), piece.load(c_prev), dh, dc);
+    }
+    if constexpr (quads) S::quads_of_gates(g);
+    LSTMX_UNROLL
+    for (int j = 0; j < G; ++j)
+      if (!quads || j * W < G * piece.size()) S::store(gates + j * W, g[j]);
+    piece.store(dcs, dc);
+    if (s.resets == nullptr) return;
+    for (Index i = 0; i < piece.rows; ++i)
+      if (is_reset(s, t, p + i)) L::set_zero(dcs + i * units, units);
   }
 };
 

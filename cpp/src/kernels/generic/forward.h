@@ -8,14 +8,13 @@
 
 namespace {
 
-template <class S, class Cell_>
-struct ForwardFrame : Layout<S, Cell_> {
-  using L = Layout<S, Cell_>;
-  using Cell = Cell_;
+template <class S>
+struct ForwardFrame : Layout<S> {
+  using L = Layout<S>;
   using Real = typename S::Real;
   using Vec = typename S::Vec;
   using L::W, L::G, L::PW, L::QW, L::R;
-  static constexpr Index few_rows = 4;                     // a step of fewer has its products with x made beforehand
+  static constexpr Index few_rows = 4;                  // a step of fewer has its products with x made beforehand
   static constexpr Index chunk_limit = L::l2_size / 2;  // of gates made beforehand
 
   static bool is_hoisted(const RecurrentSizes& n) { return n.T > 1 && n.rows < few_rows * n.T; }
@@ -25,9 +24,9 @@ struct ForwardFrame : Layout<S, Cell_> {
     return steps < 1 ? 1 : steps < n.T ? steps : n.T;
   }
 
-  // the gates of a chunk, or of a step that is staged, where there is no tape
+  // the gates of a chunk, or of a step (which staged ones need), where there is no tape
   static Index chunk_size(const RecurrentSizes& n) {
-    const Index steps = is_hoisted(n) ? chunk_steps(n) : L::staged ? 1 : 0;
+    const Index steps = is_hoisted(n) ? chunk_steps(n) : 1;
     return steps * n.B * G * L::padded(n.H);
   }
 
@@ -43,16 +42,22 @@ struct ForwardFrame : Layout<S, Cell_> {
     return zeros_size(n) + cells_size(n) + chunk_size(n) + outputs_size(n) + threads * pointers_size(n);
   }
 
+  struct Context;
+  // a staged cell, applied to the gates of step t: rows of the gates and of c before and after, `count` of each
+  using Apply = void (*)(const Context&, Index t, Index row, Index count, Index before, Index after);
+
   // What one thread needs throughout.
   struct Context {
     RecurrentForward<Real> a;
+    const CellTraits<S>* cell;
+    Apply apply;  // null: the cell is fused
     Part part;
-    bool hoisted;        // products with x made beforehand: only where a thread has all positions
+    bool hoisted;       // products with x made beforehand: only where a thread has all positions
     const Real* zeros;  // [H or P]
     Real* cells;
-    Index cell_rows;         // of a block
+    Index cell_rows;        // of a block
     Real* gates;            // the tape, or a chunk's
-    Index gate_rows;         // of a block
+    Index gate_rows;        // of a block
     Real* outputs;          // [B][H in whole vectors], what is to be projected
     Real* masked;           // the tape's, by row [P]; or null
     const Real **x, **h;    // [B] by position: rows of the step
@@ -62,26 +67,29 @@ struct ForwardFrame : Layout<S, Cell_> {
 
   // Steps::step<training>(context, team, t, first step of the chunk)
   template <class Steps>
-  static void run_steps(const RecurrentForward<Real>& a) {
+  static void run_steps(const RecurrentForward<Real>& a, const CellTraits<S>& cell, Apply apply) {
     const RecurrentSizes& n = a.size;
     const Groups groups = Groups::of(L::vectors(n.H), 1);
     L::set_zero(a.work, zeros_size(n));
     parallel(L::team_size_of(n, a.threads, groups.count, 1.0), [&](const Team& team) {
       if (a.tape) {
-        run_part<Steps, true>(a, team, groups);
+        run_part<Steps, true>(a, cell, apply, team, groups);
       } else {
-        run_part<Steps, false>(a, team, groups);
+        run_part<Steps, false>(a, cell, apply, team, groups);
       }
     });
   }
 
   template <class Steps, bool training>
-  static void run_part(const RecurrentForward<Real>& a, const Team& team, const Groups& groups) {
+  static void run_part(const RecurrentForward<Real>& a, const CellTraits<S>& cell, Apply apply, const Team& team,
+                       const Groups& groups) {
     const RecurrentSizes& n = a.size;
     Context k{};
     k.part = L::part_of(n, a.schedule, team, groups);
     k.hoisted = is_hoisted(n) && k.part.positions.end - k.part.positions.begin == n.B;
     k.a = a;
+    k.cell = &cell;
+    k.apply = apply;
     k.zeros = a.work;
     Real* cells = a.work + zeros_size(n);
     Real* chunk = cells + cells_size(n);
@@ -219,7 +227,9 @@ struct ForwardFrame : Layout<S, Cell_> {
   static void write_step(const Context& k, Index t, Index count, Index cells_row) {
     const RecurrentForward<Real>& a = k.a;
     const Index H = a.size.H, begin = k.part.positions.begin;
-    const auto row_of = [&](const View3<Real>& to, Index p) { return to.data + t * to.step + a.schedule.order[p] * to.row; };
+    const auto row_of = [&](const View3<Real>& to, Index p) {
+      return to.data + t * to.step + a.schedule.order[p] * to.row;
+    };
     if (a.cells.data) {
       L::for_pieces(H, k.part.vectors, [&](Index unit, Index width, Index lanes) {
         const Real* c = k.cells + unit * k.cell_rows + cells_row * width;
@@ -248,10 +258,10 @@ struct ForwardFrame : Layout<S, Cell_> {
 // One tile of a step: M rows by N wide blocks (one of the two is 1), or M rows by one narrow block.
 template <class Real>
 struct CellTile {
-  Operand<Real> a, b;        // x (count 0 where it is in init already) and h
-  const Real* panel;  // of the first block
+  Operand<Real> a, b;  // x (count 0 where it is in init already) and h
+  const Real* panel;   // of the first block
   Index panel_block;   // numbers from a block's panel to the next
-  const Real* init;   // gates: the bias (init_row 0) or the gates so far
+  const Real* init;    // gates: the bias (init_row 0) or the gates so far
   Index init_row, init_block;
   const Real* c_in;  // by row, W or 4 numbers
   Real* c_out;
@@ -262,17 +272,18 @@ struct CellTile {
   Index lanes;  // valid units of a narrow block
 };
 
-template <class S, class Cell_>
-struct Forward : ForwardFrame<S, Cell_> {
-  using F = ForwardFrame<S, Cell_>;
-  using L = Layout<S, Cell_>;
-  using Cell = Cell_;
+template <class S, class Cell>
+struct FusedForward : ForwardFrame<S> {
+  using F = ForwardFrame<S>;
+  using L = Layout<S>;
   using Real = typename S::Real;
   using Vec = typename S::Vec;
   using Context = typename F::Context;
   using L::W, L::G, L::PW, L::QW, L::R;
 
-  static void run(const RecurrentForward<Real>& a) { F::template run_steps<Forward>(a); }
+  static void run(const RecurrentForward<Real>& a, const CellTraits<S>& cell) {
+    F::template run_steps<FusedForward>(a, cell, nullptr);
+  }
 
   template <bool training>
   static void step(const Context& k, const Team&, Index t, Index begin) {
@@ -374,7 +385,7 @@ struct Forward : ForwardFrame<S, Cell_> {
   // one row by N panels
   template <int N>
   LSTMX_INLINE const Real* multiply_blocks(Vec (&gate)[N][G], const Real* a, Index depth, const Real* panel,
-                                            Index panel_block) {
+                                           Index panel_block) {
 #pragma GCC unroll 2
     for (Index k = 0; k < depth; ++k, panel += PW) {
       const Vec s = S::set(a[k]);

@@ -15,8 +15,8 @@ constexpr int most_tile_rows = 14;  // of any target
 
 // acc[m] += sum_k a[m][k] * panel[k], a panel row being V vectors; returns the panel's end
 template <class S, int M, int V>
-LSTMX_INLINE const RealOf<S>* multiply(typename S::Vec (&acc)[M][V], const RealOf<S>* const (&a)[M], const RealOf<S>* panel,
-                                   Index depth) {
+LSTMX_INLINE const RealOf<S>* multiply(typename S::Vec (&acc)[M][V], const RealOf<S>* const (&a)[M],
+                                       const RealOf<S>* panel, Index depth) {
   constexpr int W = S::width;
 #pragma GCC unroll 4
   for (Index k = 0; k < depth; ++k, panel += V * W) {
@@ -118,7 +118,8 @@ struct Operand {
 // acc += operand * panel; returns the panel's end. With a distance, only the first row is looked at and the others
 // follow it so many numbers apart: known to the compiler, they cost no pointers.
 template <class S, int M, int V, int distance = 0>
-LSTMX_INLINE const RealOf<S>* multiply_operand(typename S::Vec (&acc)[M][V], const Operand<RealOf<S>>& operand, const RealOf<S>* panel) {
+LSTMX_INLINE const RealOf<S>* multiply_operand(typename S::Vec (&acc)[M][V], const Operand<RealOf<S>>& operand,
+                                               const RealOf<S>* panel) {
   if (operand.count == 0) return panel;
   const RealOf<S>* a[M];
   LSTMX_UNROLL
@@ -137,7 +138,7 @@ struct ProductTile {
   Operand<Real> operand[3];
   const Real* panel;
   const Real* init;  // V vectors added to every row, or null
-  bool goes_on;       // C holds the sums so far; instead of init
+  bool goes_on;      // C holds the sums so far; instead of init
   Real* c[most_tile_rows];
   Index c_vector;  // numbers between the vectors of a row of C
   Index lanes;     // valid lanes of the last vector
@@ -238,7 +239,8 @@ __attribute__((noinline)) void outer_tile(const OuterTile<RealOf<S>>& t) {
 
 // c[0..V) += the sums of the columns of b over `count` rows, at most row_block of them
 template <class S, int V>
-LSTMX_INLINE void add_column_sums(const RealOf<S>* b, Index b_vector, Index b_row, Index count, RealOf<S>* c, Index lanes) {
+LSTMX_INLINE void add_column_sums(const RealOf<S>* b, Index b_vector, Index b_row, Index count, RealOf<S>* c,
+                                  Index lanes) {
   constexpr int W = S::width;
   typename S::Vec sum[V];
   LSTMX_UNROLL
@@ -292,15 +294,17 @@ LSTMX_INLINE void for_row_blocks(Index count, const Body& body) {
 
 // n of the columns of up to W rows, transposed: v[k][l] = matrix[l][k] for l < rows, 0 beyond
 template <class S>
-LSTMX_INLINE void load_transposed(const RealOf<S>* matrix, Index row, Index rows, Index n, typename S::Vec (&v)[S::width]) {
+LSTMX_INLINE void load_transposed(const RealOf<S>* matrix, Index row, Index rows, Index n,
+                                  typename S::Vec (&v)[S::width]) {
   for (Index l = 0; l < S::width; ++l) v[l] = l < rows ? load_lanes<S>(matrix + l * row, n) : S::set(0.0f);
   S::transpose(v);
 }
 
-// out[k][l] = matrix[l][k] for k < depth and l < lanes, then zeros up to `width`; rows `row` and `out_row` numbers apart
+// out[k][l] = matrix[l][k] for k < depth and l < lanes, then zeros up to `width`; rows `row` and `out_row` numbers
+// apart
 template <class S>
-LSTMX_INLINE void pack_transposed(const RealOf<S>* matrix, Index row, Index depth, Index lanes, Index width, RealOf<S>* out,
-                                  Index out_row) {
+LSTMX_INLINE void pack_transposed(const RealOf<S>* matrix, Index row, Index depth, Index lanes, Index width,
+                                  RealOf<S>* out, Index out_row) {
   constexpr Index W = S::width;
   for (Index l = 0; l < width; l += W) {
     for (Index k = 0; k < depth; k += W) {
@@ -316,7 +320,7 @@ LSTMX_INLINE void pack_transposed(const RealOf<S>* matrix, Index row, Index dept
 // `order(k)` names the k-th row to pack, -1: zeros. Returns the end of what was written.
 template <class S, class Order>
 LSTMX_INLINE RealOf<S>* pack_columns(const RealOf<S>* matrix, Index row, Index depth, Index n, RealOf<S>* packed,
-                                 const Order& order) {
+                                     const Order& order) {
   constexpr Index W = S::width;
   for_column_groups<S>(n, [&](Index first, Index vectors, Index lanes) {
     for (Index k = 0; k < depth; ++k) {

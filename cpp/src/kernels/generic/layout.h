@@ -1,4 +1,4 @@
-// How a recurrent layer lies in memory, for any Choices and Cell (kernels.h has the legend).
+// How a recurrent layer lies in memory, for any Choices and cell (kernels.h has the legend).
 //
 // Hidden units are cut into wide blocks of W, whose gates are G vectors [i][f][g][o]; the H % W units left over go into
 // quads of four, whose gates are 16 numbers [i i i i f f f f g g g g o o o o], so that few lanes are wasted. A narrow
@@ -48,15 +48,30 @@ inline Index alive_in(const Schedule& s, Index t, const Range& positions) {
   return end > positions.begin ? end - positions.begin : 0;
 }
 
-template <class S, class Cell_>
+// What drivers need to know of a cell, so that they are compiled once for all of them.
+template <class S>
+struct CellTraits {
+  using Real = typename S::Real;
+  const Index *ih_gate, *hh_gate;  // [G]: where each gate's rows are in the weights; -1: nowhere
+  bool staged;                     // whether it reads StagedInputs and has other gradients than the plain cell
+  int unit_params;                 // parameters that each unit has for itself, and where they come from and go to
+  const Real* (*unit_param)(const RecurrentWeights<Real>&, int, Index H);
+  Real* (*unit_gradient)(const RecurrentGradients<Real>&, int, Index H);
+  bool (*has_unit_params)(const StagedInputs<Real>&);
+
+  template <class Cell>
+  static constexpr CellTraits of() {
+    return {Cell::ih_gate,    Cell::hh_gate,       Cell::staged,         Cell::unit_params,
+            Cell::unit_param, Cell::unit_gradient, Cell::has_unit_params};
+  }
+};
+
+template <class S>
 struct Layout {
   using Real = typename S::Real;
   using Vec = typename S::Vec;
-  using Cell = Cell_;
   static constexpr Index W = S::width;
-  static constexpr int G = Cell::gates;
-  static_assert(G == 4, "a quad's gates are sixteen numbers");
-  static constexpr bool staged = Cell::staged || !S::fuses;
+  static constexpr int G = 4;  // of any cell: a quad's gates are sixteen numbers
   static constexpr Index PW = G * W;
   static constexpr Index QW = G * 4;
   static constexpr int R = W / 4;                               // rows whose quads fill a vector
@@ -74,13 +89,13 @@ struct Layout {
   // where a packing goes on after its panels
   static Index forward_panels(Index I, Index H, Index P) { return G * padded(H) * panel_rows(I, P); }
   static Index backward_panels(Index I, Index H, Index P) { return G * H * (vectors(P) + vectors(I)) * W; }
-  static Index unit_params_size(Index H) { return Cell::unit_params * vectors(H) * W; }
+  static Index unit_params_size(const CellTraits<S>& cell, Index H) { return cell.unit_params * vectors(H) * W; }
 
-  static Index pack_forward_size(Index I, Index H, Index P) {
-    return forward_panels(I, H, P) + unit_params_size(H) + (P != H ? H * vectors(P) * W : 0);
+  static Index pack_forward_size(const CellTraits<S>& cell, Index I, Index H, Index P) {
+    return forward_panels(I, H, P) + unit_params_size(cell, H) + (P != H ? H * vectors(P) * W : 0);
   }
-  static Index pack_backward_size(Index I, Index H, Index P) {
-    return backward_panels(I, H, P) + unit_params_size(H) + (P != H ? P * vectors(H) * W : 0);
+  static Index pack_backward_size(const CellTraits<S>& cell, Index I, Index H, Index P) {
+    return backward_panels(I, H, P) + unit_params_size(cell, H) + (P != H ? P * vectors(H) * W : 0);
   }
 
   static Index tape_cells(const RecurrentSizes& n) { return padded(n.H) * (n.B + n.rows); }
@@ -153,9 +168,10 @@ struct Layout {
   // where the block's rows of a packed panel begin
   static Index panel_of(const Block& block, Index I, Index P) { return G * block.unit * panel_rows(I, P); }
 
-  static void pack_forward(const RecurrentWeights<Real>& w, Index I, Index H, Index P, Real* packed) {
+  static void pack_forward(const CellTraits<S>& cell, const RecurrentWeights<Real>& w, Index I, Index H, Index P,
+                           Real* packed) {
     for_gates(H, [&](const Block& block, Index lane, Index width, int gate, Index unit, Index lanes) {
-      const Index row = gates_of(block), ih = Cell::ih_gate[gate], hh = Cell::hh_gate[gate];
+      const Index row = gates_of(block), ih = cell.ih_gate[gate], hh = cell.hh_gate[gate];
       Real* out = packed + panel_of(block, I, P) + lane;
       const auto bias = [&](const Real* b, Index g) {
         return b && g >= 0 ? S::load_n(b + g * H + unit, lanes) : S::set(0.0f);
@@ -165,7 +181,7 @@ struct Layout {
       pack_gate(w.weight_hh, hh, P, H, unit, lanes, width, out + (1 + I) * row, row);
     });
     packed += forward_panels(I, H, P);
-    packed = pack_unit_params(w, H, packed);
+    packed = pack_unit_params(cell, w, H, packed);
     if (P != H) {
       for_column_groups<S>(P, [&](Index first, Index vectors, Index lanes) {
         const Index row = vectors * W, columns = row - W + lanes;
@@ -175,10 +191,11 @@ struct Layout {
     }
   }
 
-  static void pack_backward(const RecurrentWeights<Real>& w, Index I, Index H, Index P, Real* packed) {
+  static void pack_backward(const CellTraits<S>& cell, const RecurrentWeights<Real>& w, Index I, Index H, Index P,
+                            Real* packed) {
     // the k-th gate row, of those that `rows` names: block or quad, gate, lane
-    const auto order = [H](const Index(&rows)[G]) {
-      return [H, &rows](Index k) -> Index {
+    const auto order = [H](const Index* rows) {
+      return [H, rows](Index k) -> Index {
         const Index full = H / W;
         Index unit = k / PW * W, units = W, rest = k % PW;
         if (unit >= full * W) {
@@ -191,9 +208,9 @@ struct Layout {
         return gate < 0 ? -1 : gate * H + unit + rest % units;
       };
     };
-    packed = pack_columns<S>(w.weight_hh, P, G * H, P, packed, order(Cell::hh_gate));
-    packed = pack_columns<S>(w.weight_ih, I, G * H, I, packed, order(Cell::ih_gate));
-    packed = pack_unit_params(w, H, packed);
+    packed = pack_columns<S>(w.weight_hh, P, G * H, P, packed, order(cell.hh_gate));
+    packed = pack_columns<S>(w.weight_ih, I, G * H, I, packed, order(cell.ih_gate));
+    packed = pack_unit_params(cell, w, H, packed);
     if (P != H) pack_columns<S>(w.weight_hr, H, P, H, packed, [](Index k) { return k; });
   }
 
@@ -208,10 +225,10 @@ struct Layout {
   }
 
   // what the cell has for each unit, with zeros up to a whole vector; returns its end
-  static Real* pack_unit_params(const RecurrentWeights<Real>& w, Index H, Real* packed) {
+  static Real* pack_unit_params(const CellTraits<S>& cell, const RecurrentWeights<Real>& w, Index H, Real* packed) {
     const Index stride = vectors(H) * W;
-    for (int e = 0; e < Cell::unit_params; ++e, packed += stride) {
-      const Real* from = Cell::unit_param(w, e, H);
+    for (int e = 0; e < cell.unit_params; ++e, packed += stride) {
+      const Real* from = cell.unit_param(w, e, H);
       for (Index u = 0; u < stride; ++u) packed[u] = from && u < H ? from[u] : 0.0f;
     }
     return packed;

@@ -135,8 +135,8 @@ struct Linear {
   static bool is_wide(const LinearBackward<Real>& a) { return a.in * padded(a.out) < a.out * padded(a.in); }
 
   // The same sums in tiles of [in,out], added to the gradient [out,in] at the end.
-  static void transposed_weight_gradient(const LinearBackward<Real>& a, const Real* const* x, const Real* dy, Index count,
-                                         const Team& team) {
+  static void transposed_weight_gradient(const LinearBackward<Real>& a, const Real* const* x, const Real* dy,
+                                         Index count, const Team& team) {
     const Range ins = team.share(a.in);
     for_column_groups<S>(a.out, [&](Index first, Index vectors, Index lanes) {
       with_constant(vectors, [&]<int V>() {

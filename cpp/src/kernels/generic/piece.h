@@ -70,8 +70,9 @@ struct CellInputs {
 // `c`: of the piece, before the step; view_row(view, i) and h_row(i): where the piece's i-th row of a view [T,B,*] and
 // of h before the step are; a row more than there are reads zeros.
 template <class Cell, class S, bool quads, class ViewRow, class HRow>
-LSTMX_INLINE CellInputs<S, Cell> read_inputs(const Piece<S, quads>& piece, const RealOf<S>* c, const RealOf<S>* unit_params,
-                                             Index stride, const StagedInputs<RealOf<S>>& staged, bool projects,
+LSTMX_INLINE CellInputs<S, Cell> read_inputs(const Piece<S, quads>& piece, const RealOf<S>* c,
+                                             const RealOf<S>* unit_params, Index stride,
+                                             const StagedInputs<RealOf<S>>& staged, bool projects,
                                              const RealOf<S>* zeros, const ViewRow& view_row, const HRow& h_row) {
   const auto gather = [&](const auto& row_of) {
     const RealOf<S>* row[S::width / 4];

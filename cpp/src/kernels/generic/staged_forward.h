@@ -5,17 +5,18 @@
 
 namespace {
 
-template <class S, class Cell_>
-struct StagedForward : ForwardFrame<S, Cell_> {
-  using F = ForwardFrame<S, Cell_>;
-  using L = Layout<S, Cell_>;
-  using Cell = Cell_;
+template <class S>
+struct StagedForward : ForwardFrame<S> {
+  using F = ForwardFrame<S>;
+  using L = Layout<S>;
   using Real = typename S::Real;
   using Vec = typename S::Vec;
   using Context = typename F::Context;
   using L::W, L::G, L::PW, L::QW, L::R;
 
-  static void run(const RecurrentForward<Real>& a) { F::template run_steps<StagedForward>(a); }
+  static void run(const RecurrentForward<Real>& a, const CellTraits<S>& cell, typename F::Apply apply) {
+    F::template run_steps<StagedForward>(a, cell, apply);
+  }
 
   template <bool training>
   static void step(const Context& k, const Team& team, Index t, Index begin) {
@@ -37,7 +38,7 @@ struct StagedForward : ForwardFrame<S, Cell_> {
         });
       }
     });
-    apply<training>(k, t, row, count, before + first, after + first);
+    k.apply(k, t, row, count, before + first, after + first);
     if (a.size.P != a.size.H) project_outputs(k, t, count);
     F::template write_step<training>(k, t, count, after);
   }
@@ -84,44 +85,11 @@ struct StagedForward : ForwardFrame<S, Cell_> {
     });
   }
 
-  // the cell, from and to the gates; `before` and `after`: rows of c
-  template <bool training>
-  static void apply(const Context& k, Index t, Index row, Index count, Index before, Index after) {
-    const RecurrentForward<Real>& a = k.a;
-    const Index H = a.size.H, first = k.part.positions.begin;
-    const bool projects = a.size.P != H;
-    const Real* unit_params = a.packed + L::forward_panels(a.size.I, H, a.size.P);
-    L::for_pieces_of_step(H, k.part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
-      constexpr Index units = quads ? 4 : W;
-      Real* gates = k.gates + G * piece.unit * k.gate_rows + (row + r) * G * units;
-      Real* cells = k.cells + piece.unit * k.cell_rows;
-      const Index p = first + r;
-      Real* to[R] = {};
-      for (Index i = 0; i < piece.rows; ++i) to[i] = projects ? k.outputs + (p + i) * L::vectors(H) * W : k.y[p + i];
-      Vec gate[G], c, h;
-      LSTMX_UNROLL
-      for (int g = 0; g < G; ++g)
-        gate[g] = quads && g / L::quad_vectors >= piece.rows ? S::set(0.0f) : S::load(gates + g * W);
-      if constexpr (quads) S::gates_of_quads(gate);
-      const auto inputs = read_inputs<Cell>(
-          piece, cells + (before + r) * units, unit_params, L::vectors(H) * W, a.staged, projects, k.zeros,
-          [&](const ConstView3<Real>& v, Index i) { return v.data + t * v.step + a.schedule.order[p + i] * v.row; },
-          [&](Index i) { return k.h[p + i]; });
-      Cell::forward(a.staged.options, gate, inputs, c, h);
-      piece.store(cells + (after + r) * units, c);
-      piece.to_rows(to, h);
-      if constexpr (training) {
-        LSTMX_UNROLL
-        for (int g = 0; g < G; ++g) piece.store(gates + g * piece.size(), gate[g]);
-      }
-    });
-  }
-
   // y = weight_hr outputs, or what zoneout makes of it
   static void project_outputs(const Context& k, Index t, Index count) {
     const RecurrentForward<Real>& a = k.a;
     const Index I = a.size.I, H = a.size.H, P = a.size.P, first = k.part.positions.begin;
-    const Real* panel = a.packed + L::forward_panels(I, H, P) + L::unit_params_size(H);
+    const Real* panel = a.packed + L::forward_panels(I, H, P) + L::unit_params_size(*k.cell, H);
     for_column_groups<S>(P, [&](Index column, Index vectors, Index lanes) {
       with_constant(vectors, [&]<int V>() {
         ProductTile<Real> tile;
@@ -148,6 +116,48 @@ struct StagedForward : ForwardFrame<S, Cell_> {
       const Real* kept = keep.data + t * keep.step + a.schedule.order[p] * keep.row;
       for (Index j = 0; j < P; ++j) k.y[p][j] = kept[j] * k.h[p][j] + (1.0f - kept[j]) * k.y[p][j];
     }
+  }
+};
+
+// One cell's part of it.
+template <class S, class Cell>
+struct StagedCell : Layout<S> {
+  using L = Layout<S>;
+  using Real = typename S::Real;
+  using Vec = typename S::Vec;
+  using Context = typename ForwardFrame<S>::Context;
+  using L::W, L::G, L::R;
+
+  // from and to the gates, which a tape keeps; `before` and `after`: rows of c
+  static void apply(const Context& k, Index t, Index row, Index count, Index before, Index after) {
+    const RecurrentForward<Real>& a = k.a;
+    const Index H = a.size.H, first = k.part.positions.begin;
+    const bool projects = a.size.P != H;
+    const Real* unit_params = a.packed + L::forward_panels(a.size.I, H, a.size.P);
+    L::for_pieces_of_step(H, k.part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
+      constexpr Index units = quads ? 4 : W;
+      Real* gates = k.gates + G * piece.unit * k.gate_rows + (row + r) * G * units;
+      Real* cells = k.cells + piece.unit * k.cell_rows;
+      const Index p = first + r;
+      Real* to[R] = {};
+      for (Index i = 0; i < piece.rows; ++i) to[i] = projects ? k.outputs + (p + i) * L::vectors(H) * W : k.y[p + i];
+      Vec gate[G], c, h;
+      LSTMX_UNROLL
+      for (int g = 0; g < G; ++g)
+        gate[g] = quads && g / L::quad_vectors >= piece.rows ? S::set(0.0f) : S::load(gates + g * W);
+      if constexpr (quads) S::gates_of_quads(gate);
+      const auto inputs = read_inputs<Cell>(
+          piece, cells + (before + r) * units, unit_params, L::vectors(H) * W, a.staged, projects, k.zeros,
+          [&](const ConstView3<Real>& v, Index i) { return v.data + t * v.step + a.schedule.order[p + i] * v.row; },
+          [&](Index i) { return k.h[p + i]; });
+      Cell::forward(a.staged.options, gate, inputs, c, h);
+      piece.store(cells + (after + r) * units, c);
+      piece.to_rows(to, h);
+      if (a.tape) {
+        LSTMX_UNROLL
+        for (int g = 0; g < G; ++g) piece.store(gates + g * piece.size(), gate[g]);
+      }
+    });
   }
 };
 

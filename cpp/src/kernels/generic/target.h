@@ -47,21 +47,39 @@ using lstmx::View3;
 
 namespace {
 
-template <class S, class Cell, bool staged>
-struct ForwardOf {
-  using Type = Forward<S, Cell>;
-};
+// The drivers with one cell.
 template <class S, class Cell>
-struct ForwardOf<S, Cell, true> {
-  using Type = StagedForward<S, Cell>;
+struct CellEntries {
+  using Real = typename S::Real;
+  using L = Layout<S>;
+  static constexpr CellTraits<S> traits = CellTraits<S>::template of<Cell>();
+
+  static Index pack_forward_size(Index I, Index H, Index P) { return L::pack_forward_size(traits, I, H, P); }
+  static Index pack_backward_size(Index I, Index H, Index P) { return L::pack_backward_size(traits, I, H, P); }
+  static Index backward_work_size(const RecurrentSizes& n) { return Backward<S>::work_size(traits, n); }
+  static void pack_forward(const RecurrentWeights<Real>& w, Index I, Index H, Index P, Real* packed) {
+    L::pack_forward(traits, w, I, H, P, packed);
+  }
+  static void pack_backward(const RecurrentWeights<Real>& w, Index I, Index H, Index P, Real* packed) {
+    L::pack_backward(traits, w, I, H, P, packed);
+  }
+  static void forward(const RecurrentForward<Real>& a) {
+    if constexpr (Cell::staged || !S::fuses) {
+      StagedForward<S>::run(a, traits, &StagedCell<S, Cell>::apply);
+    } else {
+      FusedForward<S, Cell>::run(a, traits);
+    }
+  }
+  static void backward(const RecurrentBackward<Real>& a) { Backward<S>::run(a, traits, &CellBackward<S, Cell>::run); }
 };
 
 template <class S, template <class> class Cell>
 constexpr lstmx::CellKernels<RealOf<S>> cell_kernels() {
-  using F = typename ForwardOf<S, Cell<S>, Layout<S, Cell<S>>::staged>::Type;
-  using B = Backward<S, Cell<S>>;
-  return {Cell<S>::gate_rows, F::pack_forward_size, F::pack_backward_size, F::tape_size, F::work_size,
-          B::work_size,       F::pack_forward,      F::pack_backward,      F::run,       B::run};
+  using E = CellEntries<S, Cell<S>>;
+  return {Cell<S>::gate_rows,   E::pack_forward_size,       E::pack_backward_size,
+          Layout<S>::tape_size, ForwardFrame<S>::work_size, E::backward_work_size,
+          E::pack_forward,      E::pack_backward,           E::forward,
+          E::backward};
 }
 
 template <class S>
