@@ -177,7 +177,7 @@ for _ in range(10_000):
 
 BAD = {
     "no mapping": (["Linear"], "config: expected a mapping, got list"),
-    "unknown type": (LINEAR | {"type": "GRU"}, "config: expected 'type' one of LSTM, .*, got 'GRU'"),
+    "unknown type": (LINEAR | {"type": "RNN"}, "config: expected 'type' one of LSTM, .*, got 'RNN'"),
     "no type": ({"in_features": 2}, "expected 'type' one of .*, got None"),
     "a type that is no text": (LINEAR | {"type": ["Linear"]}, "expected 'type' one of"),
     "missing argument": ({"type": "Linear", "in_features": 2}, "config: .*out_features"),

@@ -20,7 +20,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from lstmx import _core
 from lstmx._checks import FloatArray
 from lstmx._inputs import FLOAT32, Spans, as_dense, as_float32
-from lstmx.layers.direction import Direction, directions
+from lstmx.layers.direction import FORWARD, REVERSE, Direction, directions
 
 _Weights: TypeAlias = tuple[Tensor, Tensor, Tensor | None, Tensor | None]  # both matrices, both biases
 
@@ -119,7 +119,7 @@ def _optional(name: str, tensor: Tensor | None, *shape: int) -> FloatArray | Non
 
 def _direction(steps: int, lengths: Tensor | None, reverse: bool) -> Direction:
     spans = None if lengths is None else Spans(lengths.numpy(), None)
-    return directions(1 + reverse, steps, spans)[reverse]
+    return directions(REVERSE if reverse else FORWARD, steps, spans)[0]
 
 
 def _check(*tensors: Tensor | None) -> None:
