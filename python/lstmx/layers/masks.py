@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from lstmx._checks import FloatArray
 from lstmx._inputs import FLOAT32
-from lstmx.layers.arena import Shape
 from lstmx.layers.dropout import draw_mask
 
 Masks: TypeAlias = dict[str, Any]  # arrays by the kernels' names; those that there are
@@ -27,21 +27,20 @@ class Drops(NamedTuple):
     keep_c: float = 0.0
     h_mask: float = 0.0
 
-    def draw(self, steps: int, h: Shape, c: Shape, rng: np.random.Generator) -> Masks:
-        """Return the masks of one direction in training; h and c are the shapes of its states, `[B, *]`."""
-        made = {}
-        for name, p, shape in (("keep_h", self.keep_h, h), ("keep_c", self.keep_c, c)):
-            if p > 0:
-                mask = rng.random((steps, *shape), dtype=np.float32)
-                made[name] = np.less(mask, np.float32(p), out=mask, casting="unsafe")
-        if self.h_mask > 0:
-            made["h_mask"] = draw_mask(h, self.h_mask, rng)
-        return made
+    def masks(self, steps: int, h: FloatArray, c: FloatArray, rng: np.random.Generator | None) -> Masks:
+        """Return what the kernels take for one direction with the states h and c, `[B, *]`.
 
-    def expect(self, steps: int, h: Shape, c: Shape) -> Masks:
-        """Return the same of inference: zoneout's expectation, one row for all of them, and no dropout."""
-        return {
-            name: np.broadcast_to(np.full(shape[-1], p, FLOAT32), (steps, *shape))
-            for name, p, shape in (("keep_h", self.keep_h, h), ("keep_c", self.keep_c, c))
-            if p > 0
-        }
+        With a generator the masks of training; without one, those of inference: zoneout's expectation, one
+        row for all steps and rows, and no dropout.
+        """
+        made: Masks = {}
+        for name, p, state in (("keep_h", self.keep_h, h), ("keep_c", self.keep_c, c)):
+            shape = (steps, *state.shape)
+            if p > 0 and rng is None:
+                made[name] = np.broadcast_to(np.full(shape[-1], p, FLOAT32), shape)
+            elif p > 0:
+                mask = rng.random(shape, dtype=np.float32)
+                made[name] = np.less(mask, np.float32(p), out=mask, casting="unsafe")
+        if self.h_mask > 0 and rng is not None:
+            made["h_mask"] = draw_mask(h.shape, self.h_mask, rng)
+        return made

@@ -204,10 +204,12 @@ class Recurrent(Module):
         cells = []
         for suffix in self._suffixes(index):
             weights = both(suffix, "weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            others = both(suffix, "weight_ch", "weight_hr")
+            kinds = [kind for kind, _ in self._cell_parameters(hidden)]
+            others, d_others = (dict(zip(kinds, arrays, strict=True)) for arrays in both(suffix, *kinds))
+            d_others = {f"d_{kind}": array for kind, array in d_others.items()}
             learnt = [f"{state}_0" for state in self._STATES]
             initial = both(suffix, *learnt) if self.learn_initial_state else (None, None)
-            cells.append(Cell(self._plan(width, hidden), *weights, *others, *initial))
+            cells.append(Cell(self._plan(width, hidden), *weights, others, d_others, *initial))
         connection = None
         if self.connection is not None and index > 0:
             projection, gate = (

@@ -27,15 +27,14 @@ if TYPE_CHECKING:
     from lstmx.layers.recurrent import Recurrent
 
 Weights: TypeAlias = tuple[FloatArray, FloatArray, FloatArray | None, FloatArray | None]
-Others: TypeAlias = tuple[FloatArray | None, FloatArray | None]
+Others: TypeAlias = dict[str, Any]  # by the kernels' names; those that there are
 
 
 class Cell(NamedTuple):
     """One layer in one direction: its plan, its parameters (biases may be None), their gradients.
 
-    `others` and `d_others` are of peepholes and a projection, weight_ch and weight_hr, each None where there
-    is none. `initial` and `d_initial` are of h_0 [P] and, if the state has it, c_0 [H]; None where they are
-    not learnt.
+    `others` and `d_others` are of peepholes and a projection: weight_ch, weight_hr. `initial` and `d_initial`
+    are of h_0 [P] and, if the state has it, c_0 [H]; None where they are not learnt.
     """
 
     plan: _core.LstmPlan
@@ -98,6 +97,7 @@ def run(
     drops = training and lstm.weight_dropout > 0
     # Weights that live for one call have a version of their own: no plan can take them for the layer's.
     cell_version = Arena.new_version() if drops else version
+    rng = lstm._rng if training else None
     steps: list[Step] = []
     inputs, y_last = lstm._time_major(x), lstm._time_major(y)
     shape = inputs.shape[:2]
@@ -119,13 +119,14 @@ def run(
             if drops:
                 weights, weight_mask = _dropped(lstm, weights)
                 weight_masks.append(weight_mask)
-            masks.append(_masks(lstm, shape[0], h_n[k].shape, c_n[k].shape, training))
+            masks.append({} if lstm._drops is None else lstm._drops.masks(shape[0], h_n[k], c_n[k], rng))
             source, room = (inputs, part) if way.order is None else (way.read(inputs), way.room(part))
             lengths, resets, _ = way
             tapes.append(
                 cell.plan.forward(
                     *(cell_version, *weights, source, h, c, lengths, resets),
-                    *(room, h_n[k], c_n[k], training, saved, threads, *cell.others),
+                    *(room, h_n[k], c_n[k], training, saved, threads),
+                    **cell.others,
                     **masks[-1],
                 )
             )
@@ -146,16 +147,6 @@ def run(
             steps.append(Step(inputs, hidden, tapes, weight_masks, masks, connected, mask))
         inputs = outputs if mask is None else outputs * mask
     return y, lstm._states.state(final), steps
-
-
-def _masks(lstm: Recurrent, steps: int, h: Shape, c: Shape, training: bool) -> Masks:
-    """What one direction drops of its recurrence."""
-    if lstm._drops is None:
-        return {}
-    if not training:
-        return lstm._drops.expect(steps, h, c)
-    assert lstm._rng is not None
-    return lstm._drops.draw(steps, h, c, lstm._rng)
 
 
 def _dropped(lstm: Recurrent, weights: Weights) -> tuple[Weights, FloatArray]:
@@ -266,7 +257,8 @@ def _run_cell(
     d_dropped = d_weight_hh if weight_mask is None else np.zeros(weight_mask.shape, FLOAT32)
     gradients = d_weight_ih, d_dropped, d_bias_ih, d_bias_hh
     step.tapes[d].backward(
-        *(x, y, h_0, dy, dh_n, dc_n, dx, dh_0, dc_0, *gradients, _core.get_num_threads(), *cell.d_others),
+        *(x, y, h_0, dy, dh_n, dc_n, dx, dh_0, dc_0, *gradients, _core.get_num_threads()),
+        **cell.d_others,
         **step.masks[d],
     )
     if weight_mask is not None:

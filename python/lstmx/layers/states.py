@@ -53,15 +53,15 @@ class HalfLayout(NamedTuple):
         return tuple([np.empty(shape, FLOAT32) for shape in self.shapes(batch)])
 
     def check(self, value: Any, batch: int | None, name: str, place: str = "", label: str = "") -> Half:
-        """Return a half as the kernels read it; in messages it is name, place and label."""
+        """Return a half as the kernels read it; in messages it is `name[place] (label)`."""
         shapes = self.shapes(batch)
         if self.whole:
             return _as_state(value, shapes[0], name, place, label)
         count = len(shapes)
-        items = check_items(f"{name}{place}{label}", value, count, f"{count} arrays, one a layer")
+        items = check_items(_full(name, place, label), value, count, f"{count} arrays, one a layer")
         return tuple(
             [
-                _as_state(item, shape, name, place, f"[{k}]", label)
+                _as_state(item, shape, name, f"{place}[{k}]", label)
                 for k, (item, shape) in enumerate(zip(items, shapes, strict=True))
             ]
         )
@@ -89,8 +89,8 @@ class StateLayout(NamedTuple):
             return self.h.check(state, batch, name)
         h, c = check_items(name, state, 2, f"a pair ({labels[0]}, {labels[1]})")
         return (
-            None if none and h is None else self.h.check(h, batch, name, "[0]", f" ({labels[0]})"),
-            None if none and c is None else self.c.check(c, batch, name, "[1]", f" ({labels[1]})"),
+            None if none and h is None else self.h.check(h, batch, name, "[0]", labels[0]),
+            None if none and c is None else self.c.check(c, batch, name, "[1]", labels[1]),
         )
 
     def pair(self, state: State | None) -> Pair:
@@ -129,9 +129,13 @@ def check_items(name: str, value: Any, count: int, what: str) -> Any:
     return value
 
 
+def _full(name: str, place: str, label: str) -> str:
+    return f"{name}{place} ({label})" if label else f"{name}{place}"
+
+
 def _as_state(value: Any, shape: Shape, *name: str) -> FloatArray:
     """Return one array of a state, or of its gradient, C-contiguous; the name is made only for messages."""
     plain = type(value) is np.ndarray and value.dtype == FLOAT32 and value.shape == shape
     if plain and value.flags.carray:
         return value  # type: ignore[no-any-return]
-    return as_dense("".join(name), value, shape)
+    return as_dense(_full(*name), value, shape)
