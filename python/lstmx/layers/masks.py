@@ -36,9 +36,11 @@ class Drops(NamedTuple):
         made: Masks = {}
         for name, p, state in (("keep_h", self.keep_h, h), ("keep_c", self.keep_c, c)):
             shape = (steps, *state.shape)
-            if p > 0 and rng is None:
+            if p == 0:
+                continue
+            if rng is None:
                 made[name] = np.broadcast_to(np.full(shape[-1], p, FLOAT32), shape)
-            elif p > 0:
+            else:
                 mask = rng.random(shape, dtype=np.float32)
                 made[name] = np.less(mask, np.float32(p), out=mask, casting="unsafe")
         if self.h_mask > 0 and rng is not None:

@@ -203,13 +203,14 @@ class Recurrent(Module):
 
         cells = []
         for suffix in self._suffixes(index):
-            weights = both(suffix, "weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            weights, d_weights = both(suffix, "weight_ih", "weight_hh", "bias_ih", "bias_hh")
             kinds = [kind for kind, _ in self._cell_parameters(hidden)]
-            others, d_others = (dict(zip(kinds, arrays, strict=True)) for arrays in both(suffix, *kinds))
-            d_others = {f"d_{kind}": array for kind, array in d_others.items()}
+            others = {kind: params[f"{kind}_{suffix}"] for kind in kinds}
+            d_others = {f"d_{kind}": grads[f"{kind}_{suffix}"] for kind in kinds}
             learnt = [f"{state}_0" for state in self._STATES]
-            initial = both(suffix, *learnt) if self.learn_initial_state else (None, None)
-            cells.append(Cell(self._plan(width, hidden), *weights, others, d_others, *initial))
+            initial, d_initial = both(suffix, *learnt) if self.learn_initial_state else (None, None)
+            plan = self._plan(width, hidden)
+            cells.append(Cell(plan, weights, d_weights, others, d_others, initial, d_initial))
         connection = None
         if self.connection is not None and index > 0:
             projection, gate = (

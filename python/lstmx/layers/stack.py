@@ -126,8 +126,7 @@ def run(
                 cell.plan.forward(
                     *(cell_version, *weights, source, h, c, lengths, resets),
                     *(room, h_n[k], c_n[k], training, saved, threads),
-                    **cell.others,
-                    **masks[-1],
+                    **(cell.others | masks[-1]),
                 )
             )
             if room is not part:
@@ -258,8 +257,7 @@ def _run_cell(
     gradients = d_weight_ih, d_dropped, d_bias_ih, d_bias_hh
     step.tapes[d].backward(
         *(x, y, h_0, dy, dh_n, dc_n, dx, dh_0, dc_0, *gradients, _core.get_num_threads()),
-        **cell.d_others,
-        **step.masks[d],
+        **(cell.d_others | step.masks[d]),
     )
     if weight_mask is not None:
         d_weight_hh += d_dropped * weight_mask
