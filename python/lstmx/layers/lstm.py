@@ -95,7 +95,8 @@ class LSTM(Recurrent):
             each whole matrix `weight_ih [4H, fan_in]`, `weight_hh [4H, H]` from U(-b, b), b = sqrt(6 /
             (fan_in + 4H)): the four gates count as one matrix of fan_out 4H, as in Keras's `kernel` (fan_in
             I) and `torch.nn.init.xavier_uniform_`. TensorFlow's `BasicLSTMCell` joins both matrices (fan_in I
-            + H).
+            + H). `weight_hr` likewise, and `weight_ch` as three vectors of fan_in and fan_out H, as
+            TensorFlow's.
         checkpoint_steps: None, or the number of steps between saved cell states in training: forward then
             keeps y and every that-many-th cell state instead of all gates (5H numbers a step and row), and
             backward computes the gates again, a stretch at a time, which takes about another forward pass.
