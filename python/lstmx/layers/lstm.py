@@ -106,8 +106,8 @@ class LSTM(Recurrent):
 
     Parameters of layer k: `weight_ih_lk [4H, in]` (in is I, or the width of y of the layer before),
     `weight_hh_lk [4H, H]`, `bias_ih_lk [4H]`, `bias_hh_lk [4H]`, with a projection `weight_hr_lk [P, H]`,
-    with peepholes `weight_ch_lk [3H]`, and if learnt `h_0_lk [H]`, `c_0_lk [H]`;
-    with the suffix `_reverse` those of the backward direction. Of connections `weight_res_lk [out, in]`,
+    with peepholes `weight_ch_lk [3H]`, and if learnt `h_0_lk [H]`, `c_0_lk [H]`; with the
+    suffix `_reverse` those of the backward direction. Of connections `weight_res_lk [out, in]`,
     `weight_gate_lk [out, in]`, `bias_gate_lk [out]`; their weights start as `Linear`'s.
 
     Call: `y, (h_n, c_n) = lstm(x, state=None, *, lengths=None, resets=None)`, with x `[T, B, I]` (`[B, T, I]`
