@@ -200,6 +200,47 @@ def test_a_sum_of_directions(rng, tmp_path, lengths) -> None:
     assert_equal(results["c_n"], c_n)
 
 
+CELLS = [
+    (lstmx.LSTM, {"peephole": True}),
+    (lstmx.LSTM, {"peephole": True, "num_layers": 2, "bidirectional": True}),
+    (lstmx.LSTM, {"coupled": True, "gate_clip": 0.4}),
+    (lstmx.LSTM, {"reverse": True, "num_layers": 2, "batch_first": True}),
+    (lstmx.LSTM, {"activations": ["hard_sigmoid", "relu", "softsign"]}),
+    (
+        lstmx.LSTM,
+        {
+            "activations": [("hard_sigmoid", 1 / 6, 0.4), ("scaled_tanh", 1.7, 0.6), ("leaky_relu", 0.3)],
+            "bidirectional": True,
+            "peephole": True,
+            "recurrent_dropout": 0.5,
+        },
+    ),
+    (lstmx.GRU, {}),
+    (lstmx.GRU, {"bias": False, "batch_first": True, "reverse": True}),
+    (lstmx.GRU, {"num_layers": 2, "bidirectional": True, "recurrent_dropout": 0.5}),
+    (lstmx.GRU, {"bidirectional": True, "merge": "sum", "batch_first": True}),
+]
+
+
+@pytest.mark.parametrize(("lengths", "state"), [(False, False), (False, True), (True, False), (True, True)])
+@pytest.mark.parametrize(("kind", "options"), CELLS, ids=str)
+def test_other_cells(rng, tmp_path, kind, options, lengths, state) -> None:
+    layer = kind(3, 4, **options, rng=rng)
+    with layer.editing() as params:
+        for view in params.values():
+            view[...] = draw(rng, *view.shape)
+    path = tmp_path / "model.onnx"
+    lstmx.onnx.export(layer, path, lengths=lengths, state=state)
+    onnx.checker.check_model(str(path), full_check=True)
+    feeds = feeds_for(rng, layer, path)
+    initial = feeds.get("h_0") if kind is lstmx.GRU else (feeds.get("h_0"), feeds.get("c_0"))
+    y, final = layer(feeds["x"], initial if state else None, lengths=feeds.get("lengths"))
+    results = run(path, feeds)
+    assert list(results) == ["y", "h_n", "c_n"][: 2 if kind is lstmx.GRU else 3]
+    for got, expected in zip(results.values(), (y, final) if kind is lstmx.GRU else (y, *final), strict=True):
+        assert_equal(got, expected)
+
+
 def test_batch_and_time_stay_open(tmp_path) -> None:
     lstmx.onnx.export(lstmx.LSTM(3, 4, batch_first=True), tmp_path / "model.onnx", lengths=True)
     graph = onnx.load(str(tmp_path / "model.onnx")).graph
@@ -238,12 +279,17 @@ def test_export_refuses(tmp_path) -> None:
         ({"hidden_size": [4, 5]}, r"expected one hidden_size for all layers, got \[4, 5\]"),
         ({"hidden_size": [4, 4], "connection": "residual"}, "expected an LSTM with connection=None"),
         ({"hidden_size": 4, "learn_initial_state": True}, "an LSTM with learn_initial_state=False, got True"),
+        ({"hidden_size": 4, "proj_size": 2}, "an LSTM with proj_size=0, got 2"),
+        ({"hidden_size": 4, "cell_clip": 2.0}, "an LSTM with cell_clip=None, got 2.0"),
+        ({"hidden_size": 4, "zoneout": (0.0, 0.5)}, r"an LSTM with zoneout=0.0, got \(0.0, 0.5\)"),
     ):
         with pytest.raises(ValueError, match=rf"model\[0\]: .*{message}"):
             lstmx.onnx.export(lstmx.Sequential(lstmx.LSTM(1, **options)), path)
+    with pytest.raises(ValueError, match=r"model: expected a GRU with zoneout=0\.0, got 0\.5"):
+        lstmx.onnx.export(lstmx.GRU(1, 4, zoneout=0.5), path)
 
     own_type = type("Own", (lstmx.Module,), dict.fromkeys(lstmx.Module.__abstractmethods__))
-    with pytest.raises(TypeError, match=r"model: expected LSTM, Linear, .* or Sequential, got Own"):
+    with pytest.raises(TypeError, match=r"model: expected LSTM, GRU, Linear, .* or Sequential, got Own"):
         lstmx.onnx.export(own_type(), path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         lstmx.onnx.export(lstmx.Linear(1, 1), tmp_path / "nowhere" / "model.onnx")

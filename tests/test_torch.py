@@ -754,16 +754,29 @@ class TestFromTorch:
     def test_dropout_of_one_layer_is_none(self):
         assert lstmx.torch.from_torch(nn.LSTM(INPUTS, HIDDEN, dropout=0.5)).dropout == 0
 
-    @pytest.mark.parametrize("module", [nn.GRU(2, 3), nn.Identity(), nn.Linear, None, [nn.ReLU()]])
+    @ways
+    @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+    @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+    def test_projections_and_gru(self, kind, bidirectional):
+        options = {"proj_size": 2} if kind is nn.LSTM else {}
+        module = kind(INPUTS, HIDDEN, 2, dropout=0.5, bidirectional=bidirectional, **options).eval()
+        layer = lstmx.torch.from_torch(module)
+        assert layer.dropout == 0.5
+        x = make_input(batch_first=False)
+        y, final = layer(x.numpy())
+        y_true, final_true = module(x)
+        assert_close(torch.from_numpy(y), y_true.detach())
+        if kind is nn.GRU:
+            final, final_true = (final,), (final_true,)
+        for mine, true in zip(final, final_true, strict=True):
+            assert_close(torch.from_numpy(mine), true.detach())
+
+    @pytest.mark.parametrize("module", [nn.RNN(2, 3), nn.Identity(), nn.Linear, None, [nn.ReLU()]])
     def test_refuses_others_by_name(self, module):
         culprit = module[0] if isinstance(module, list) else module
         name = type(culprit).__name__
         with pytest.raises(TypeError, match=rf"module: expected nn\.LSTM, .* got {name}$"):
             lstmx.torch.from_torch(module)
-
-    def test_refuses_projections(self):
-        with pytest.raises(ValueError, match=r"proj_size: expected 0 .* got 2"):
-            lstmx.torch.from_torch(nn.LSTM(INPUTS, HIDDEN, proj_size=2))
 
 
 def flat_arrays(result):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lstmx.forecast import Forecaster
     from lstmx.history import History
     from lstmx.layers import (
+        GRU,
         LSTM,
         BatchNorm,
         Dropout,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from lstmx.trainer import Trainer
 
 __all__ = [
+    "GRU",
     "LSTM",
     "BatchNorm",
     "Dropout",
@@ -77,6 +79,7 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "GRU": "layers",
     "LSTM": "layers",
     "BatchNorm": "layers",
     "Dropout": "layers",

@@ -35,6 +35,29 @@ MAKERS = {
         weight_dropout=0.5,
         rng=0,
     ),
+    "LSTM(4, 3, proj_size=2, reverse=True, peephole=True, gate_clip=0.5, "
+    "activations=['sigmoid', ['leaky_relu', 0.1, None], 'tanh'], zoneout=[0.2, 0.1], "
+    "recurrent_dropout=0.5)": lambda: lstmx.LSTM(
+        4,
+        3,
+        proj_size=2,
+        reverse=True,
+        peephole=True,
+        gate_clip=0.5,
+        activations=["sigmoid", ("leaky_relu", 0.1), "tanh"],
+        zoneout=(0.2, 0.1),
+        recurrent_dropout=0.5,
+        rng=0,
+    ),
+    "LSTM(4, 3, coupled=True, cell_clip=0.5, zoneout=0.25)": lambda: lstmx.LSTM(
+        4, 3, coupled=True, cell_clip=0.5, zoneout=(0.25, 0.25), rng=0
+    ),
+    "GRU(4, [3, 5], num_layers=2, bidirectional=True, zoneout=0.25)": lambda: lstmx.GRU(
+        4, [3, 5], bidirectional=True, zoneout=0.25, rng=0
+    ),
+    "Sequential(GRU(4, 3), Linear(3, 2))": lambda: lstmx.Sequential(
+        lstmx.GRU(4, 3, rng=0), lstmx.Linear(3, 2, rng=0)
+    ),
     "LSTM(4, 3, learn_initial_state=True)": lambda: lstmx.LSTM(4, 3, learn_initial_state=True, rng=0),
     "Residual(LSTM(4, [3, 4], num_layers=2, connection='residual'))": lambda: lstmx.Residual(
         lstmx.LSTM(4, [3, 4], connection="residual", rng=0)
@@ -177,7 +200,7 @@ for _ in range(10_000):
 
 BAD = {
     "no mapping": (["Linear"], "config: expected a mapping, got list"),
-    "unknown type": (LINEAR | {"type": "GRU"}, "config: expected 'type' one of LSTM, .*, got 'GRU'"),
+    "unknown type": (LINEAR | {"type": "RNN"}, "config: expected 'type' one of LSTM, .*, got 'RNN'"),
     "no type": ({"in_features": 2}, "expected 'type' one of .*, got None"),
     "a type that is no text": (LINEAR | {"type": ["Linear"]}, "expected 'type' one of"),
     "missing argument": ({"type": "Linear", "in_features": 2}, "config: .*out_features"),

@@ -1,4 +1,4 @@
-"""The layers of lstmx: LSTM, Linear, Embedding, LayerNorm, BatchNorm, Dropout, LastStep,
+"""The layers of lstmx: LSTM, GRU, Linear, Embedding, LayerNorm, BatchNorm, Dropout, LastStep,
 Residual, Sequential, and what they have in common.
 
 Every layer is called the same way: `y, state = layer(x, state)` to infer, `y, state, backward =
@@ -10,6 +10,7 @@ from lstmx.layers.batchnorm import BatchNorm
 from lstmx.layers.config import from_config, parameter_shapes
 from lstmx.layers.dropout import Dropout
 from lstmx.layers.embedding import Embedding
+from lstmx.layers.gru import GRU
 from lstmx.layers.laststep import LastStep
 from lstmx.layers.layernorm import LayerNorm
 from lstmx.layers.linear import Linear
@@ -20,6 +21,7 @@ from lstmx.layers.sequential import Sequential
 from lstmx.layers.stream import Stream
 
 __all__ = [
+    "GRU",
     "LSTM",
     "Arena",
     "Backward",

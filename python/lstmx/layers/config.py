@@ -15,6 +15,7 @@ from lstmx.layers.arena import Shape
 from lstmx.layers.batchnorm import BatchNorm
 from lstmx.layers.dropout import Dropout
 from lstmx.layers.embedding import Embedding
+from lstmx.layers.gru import GRU
 from lstmx.layers.laststep import LastStep
 from lstmx.layers.layernorm import LayerNorm
 from lstmx.layers.linear import Linear
@@ -24,7 +25,7 @@ from lstmx.layers.residual import Residual
 from lstmx.layers.sequential import Sequential
 
 _LEAVES: dict[str, Any] = {
-    layer.__name__: layer for layer in (LSTM, Linear, Embedding, LayerNorm, BatchNorm, Dropout, LastStep)
+    layer.__name__: layer for layer in (LSTM, GRU, Linear, Embedding, LayerNorm, BatchNorm, Dropout, LastStep)
 }
 _CONTAINERS: dict[str, Any] = {layer.__name__: layer for layer in (Sequential, Residual)}
 

@@ -1,4 +1,5 @@
-"""How each direction of an LSTM runs over sequences [T,B,*]: forward, or every row back from its own end.
+"""How each direction of a recurrent layer runs over sequences [T,B,*]: forward, or every row back from its
+own end.
 
 The kernels go forward in time through strides. Backwards over rows that have all steps is a negative stride;
 over rows of their own lengths it takes a copy in which each row is turned within its length.
@@ -44,15 +45,19 @@ class Direction(NamedTuple):
 BACKWARDS = slice(None, None, -1)
 
 
-def directions(count: int, steps: int, spans: Spans | None) -> tuple[Direction, ...]:
-    """Return the forward direction or, with a count of 2, both of them."""
+FORWARD, REVERSE, BOTH = "forward", "reverse", "bidirectional"  # as ONNX has them
+
+
+def directions(kind: str, steps: int, spans: Spans | None) -> tuple[Direction, ...]:
+    """Return the directions that a layer of this kind has, in the order of its cells."""
     if spans is None:
-        return _PLAIN[:count]
-    forward = Direction(*spans)
-    return (forward,) if count == 1 else (forward, _reverse(steps, spans))
+        return _PLAIN[kind]
+    forward = () if kind == REVERSE else (Direction(*spans),)
+    return forward if kind == FORWARD else (*forward, _reverse(steps, spans))
 
 
-_PLAIN = (Direction(None, None), Direction(None, None, BACKWARDS))
+_AHEAD, _BACK = Direction(None, None), Direction(None, None, BACKWARDS)
+_PLAIN = {FORWARD: (_AHEAD,), REVERSE: (_BACK,), BOTH: (_AHEAD, _BACK)}
 
 
 def _reverse(steps: int, spans: Spans) -> Direction:

@@ -1,37 +1,34 @@
 """LSTM: the layer, several deep and both ways if wanted, over the plans of the core.
 
-All arithmetic of the recurrence is `_core.LstmPlan`'s, one call a layer and direction. Here are the
-arguments, the parameters, their initial values, and the short way of a layer that is a single cell. The
-order of the calls is in `stack.py`, the layout of states in `states.py`. Batch-first data is read and written
-through strides, without a copy.
+All arithmetic of the recurrence is `_core.LstmPlan`'s, one call a layer and direction. Here are the cell's
+options, and the short way of a layer that is a single plain cell; what a GRU has, too, is in `recurrent.py`.
+The plain cell is the core's fused one; any option that is used takes the cell "variant", which has them all.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from lstmx import _core
-from lstmx._checks import FloatArray, check_bool, check_choice, check_float, check_int
-from lstmx._inputs import Spans, check_checkpoint_steps
-from lstmx.layers.arena import Arena, Parameter, Shape
-from lstmx.layers.connection import Affine, Connection
-from lstmx.layers.initial import fill_glorot, fill_uniform
-from lstmx.layers.module import Backward, Module
-from lstmx.layers.stack import Cell, Layer, StackBackward, run
-from lstmx.layers.states import DState, State, StateLayout, cells_of
+from lstmx._checks import FloatArray, check_bool, check_float, check_int
+from lstmx._inputs import Spans
+from lstmx.layers.arena import Arena, Shape
+from lstmx.layers.module import Backward
+from lstmx.layers.recurrent import Recurrent, check_zoneout
+from lstmx.layers.stack import Cell, StackBackward
+from lstmx.layers.states import State, check_items
 
 _NONE = (None, None)
 
-# Of a highway's gate at the start, so that it carries what goes in: Srivastava et al. 2015 take -1 to -3.
-_GATE_BIAS = -2.0
+Activation: TypeAlias = str | tuple[str, float | None, float | None]
+
+_ACTIVATIONS: tuple[Activation, Activation, Activation] = ("sigmoid", "tanh", "tanh")
 
 
-class LSTM(Module):
+class LSTM(Recurrent):
     """Long short-term memory: one or several layers, one or both directions, PyTorch's names and equations.
 
     Per step, with gates in the order i, f, g, o and sigma the logistic function::
@@ -51,6 +48,10 @@ class LSTM(Module):
             cases.
         dropout: Probability of `Dropout` on the output of every layer but the last, in `forward` only.
         bidirectional: Whether each layer also runs backwards in time (D = 2).
+        proj_size: Width P of h, if it is not 0: `h' = W_hr (o * tanh(c'))` (Sak et al. 2014), P less than H.
+            Then y is D*P wide, h `[L*D, B, P]`, and `weight_hh` reads P; c stays as it is.
+        reverse: Whether the one direction that there is runs from each row's end to its start, as the second
+            of a bidirectional layer does (ONNX's direction "reverse"). The parameters keep their names.
         merge: What a layer makes of its two directions: "concat", both outputs side by side, or their "sum".
         connection: What connects every layer after the first with its input x (what it reads, after dropout):
             None; "residual", `y = lstm(x) + x` (Wu et al. 2016); or "highway", `y = t * lstm(x) + (1 - t) *
@@ -61,6 +62,24 @@ class LSTM(Module):
         learn_initial_state: Whether h and c begin as parameters, from 0 at creation, where a call has no
             `state`: the same for every row. A state that is given takes their place, and `resets` still set
             h and c to zero. A stream begins and begins anew with them.
+        peephole: Whether the gates see the cell state, through `weight_ch [3H]`, for i, f and o: `weight_ch_i
+            * c` is added to what i's sigma takes, the same for f, and `weight_ch_o * c'` for o (Gers et al.
+            2002).
+        coupled: Whether the forget gate is `f = 1 - i` (Greff et al. 2017). The weights keep its rows, which
+            are not read and have no gradient.
+        gate_clip: None, or what the sums in i, f, g and o are clipped to, [-gate_clip, gate_clip]. Beyond it
+            passes no gradient.
+        cell_clip: None, or what c' is clipped to, before the output reads it; likewise.
+        activations: Those of the gates (instead of sigma), of g and of c' (instead of tanh). Each is a name,
+            one of `lstmx.reference.ACTIVATIONS`, or (name, alpha, beta) where its parameters are not ONNX's
+            usual ones, None being the usual one: ("hard_sigmoid", 1 / 6, None) is Keras 3's. A
+            `lstmx.reference.Activation` will do, too.
+        zoneout: Probability that a unit of h, and one of c, stays at a step what it was before; or a pair of
+            probabilities, of h and of c. In `forward` drawn for each step, row and unit; calls of the layer
+            use the expectation, `p * h + (1 - p) * h'` (Krueger et al. 2017).
+        recurrent_dropout: Probability of zeroing, in `forward` only, each element of h where it enters
+            `weight_hh`, the rest divided by 1 - p: one mask [B, H] a call, layer and direction for all steps
+            (Gal and Ghahramani 2016).
         weight_dropout: Probability of zeroing, in `forward` only, each element of the `weight_hh`, one mask a
             call for all steps and rows, the rest divided by 1 - p: DropConnect (Merity et al. 2018). Calls of
             the layer (inference) use the weights as they are.
@@ -76,7 +95,8 @@ class LSTM(Module):
             each whole matrix `weight_ih [4H, fan_in]`, `weight_hh [4H, H]` from U(-b, b), b = sqrt(6 /
             (fan_in + 4H)): the four gates count as one matrix of fan_out 4H, as in Keras's `kernel` (fan_in
             I) and `torch.nn.init.xavier_uniform_`. TensorFlow's `BasicLSTMCell` joins both matrices (fan_in I
-            + H).
+            + H). `weight_hr` likewise, and `weight_ch` as three vectors of fan_in and fan_out H, as
+            TensorFlow's.
         checkpoint_steps: None, or the number of steps between saved cell states in training: forward then
             keeps y and every that-many-th cell state instead of all gates (5H numbers a step and row), and
             backward computes the gates again, a stretch at a time, which takes about another forward pass.
@@ -85,15 +105,16 @@ class LSTM(Module):
         rng: Seed or generator of the initial values and of dropout: `np.random.default_rng(rng)`.
 
     Parameters of layer k: `weight_ih_lk [4H, in]` (in is I, or the width of y of the layer before),
-    `weight_hh_lk [4H, H]`, `bias_ih_lk [4H]`, `bias_hh_lk [4H]`, and if learnt `h_0_lk [H]`, `c_0_lk [H]`;
-    with the suffix `_reverse` those of the backward direction. Of connections `weight_res_lk [out, in]`,
+    `weight_hh_lk [4H, H]`, `bias_ih_lk [4H]`, `bias_hh_lk [4H]`, with a projection `weight_hr_lk [P, H]`,
+    with peepholes `weight_ch_lk [3H]`, and if learnt `h_0_lk [H]`, `c_0_lk [H]`; with the
+    suffix `_reverse` those of the backward direction. Of connections `weight_res_lk [out, in]`,
     `weight_gate_lk [out, in]`, `bias_gate_lk [out]`; their weights start as `Linear`'s.
 
     Call: `y, (h_n, c_n) = lstm(x, state=None, *, lengths=None, resets=None)`, with x `[T, B, I]` (`[B, T, I]`
     if batch_first) or one unbatched sequence `[T, I]`; state a pair (h_0, c_0), each `[L*D, B, H]` (unbatched
     `[L*D, H]`), None for zeros; y `[T, B, D*H]` accordingly (`[T, B, H]` of a sum), and the final states in
-    the shape of the initial ones. Where layers differ in width, H is the last layer's, and each of h_0, c_0,
-    h_n, c_n is a tuple of one array `[D, B, H_k]` a layer.
+    the shape of the initial ones. With a projection, P stands for H in h and y. Where layers differ in width,
+    H is the last layer's, and each of h_0, c_0, h_n, c_n is a tuple of one array `[D, B, H_k]` a layer.
 
     `y, (h_n, c_n), backward = lstm.forward(x, state, *, lengths=None, resets=None)` trains; its y is
     read-only because backward reads it again. In `backward(dy, (dh_n, dc_n))`, each of the three may be None
@@ -113,6 +134,10 @@ class LSTM(Module):
 
     Source: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Gers et al. 2000 (forget gate);
     https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html; Srivastava et al. 2015, "Highway
+    Networks"; Gers, Schraudolph and Schmidhuber 2002, "Learning Precise Timing with LSTM Recurrent Networks";
+    Sak, Senior and Beaufays 2014, "Long Short-Term Memory Recurrent Neural Network Architectures for Large
+    Scale Acoustic Modeling"; Greff et al. 2017, "LSTM: A Search Space Odyssey"; Krueger et al. 2017,
+    "Zoneout"; Gal and Ghahramani 2016, "A Theoretically Grounded Application of Dropout in Recurrent Neural
     Networks"; Wu et al. 2016, "Google's Neural Machine Translation System"; Merity et al. 2018, "Regularizing
     and Optimizing LSTM Language Models".
 
@@ -137,14 +162,16 @@ class LSTM(Module):
         >>> y, (h_n, c_n) = lstm(np.zeros((20, 4, 3), np.float32))
         >>> y.shape, [h.shape for h in h_n], lstm.params["weight_gate_l1"].shape
         ((20, 4, 5), [(2, 4, 8), (2, 4, 5)], (5, 8))
+        >>> lstm = lstmx.LSTM(3, 8, proj_size=2, peephole=True, zoneout=(0.1, 0.05), rng=0)
+        >>> y, (h_n, c_n) = lstm(np.zeros((20, 4, 3), np.float32))
+        >>> y.shape, h_n.shape, c_n.shape, lstm.params["weight_ch_l0"].shape
+        ((20, 4, 2), (1, 4, 2), (1, 4, 8), (24,))
     """
 
-    _TRANSIENT = Module._TRANSIENT | {"_layers", "_only_cell", "_only_called", "_only_trained"}
+    _TRANSIENT = Recurrent._TRANSIENT | {"_only_cell", "_only_called", "_only_trained"}
 
-    input_size: int
-    hidden_size: int | tuple[int, ...]
-    output_size: int
-    batch_first: bool
+    _GATES = 4
+    _STATES = ("h", "c")
 
     def __init__(
         self,
@@ -155,10 +182,19 @@ class LSTM(Module):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        proj_size: int = 0,
         *,
+        reverse: bool = False,
         merge: str = "concat",
         connection: str | None = None,
         learn_initial_state: bool = False,
+        peephole: bool = False,
+        coupled: bool = False,
+        gate_clip: float | None = None,
+        cell_clip: float | None = None,
+        activations: Sequence[Activation] = _ACTIVATIONS,
+        zoneout: float | tuple[float, float] = 0.0,
+        recurrent_dropout: float = 0.0,
         weight_dropout: float = 0.0,
         forget_bias: float = 0.0,
         init: str = "pytorch",
@@ -173,19 +209,24 @@ class LSTM(Module):
             batch_first,
             dropout,
             bidirectional,
+            proj_size,
+            reverse=reverse,
             merge=merge,
             connection=connection,
             learn_initial_state=learn_initial_state,
+            peephole=peephole,
+            coupled=coupled,
+            gate_clip=gate_clip,
+            cell_clip=cell_clip,
+            activations=activations,
+            zoneout=zoneout,
+            recurrent_dropout=recurrent_dropout,
             weight_dropout=weight_dropout,
             forget_bias=forget_bias,
             init=init,
             checkpoint_steps=checkpoint_steps,
         )
-        if self.dropout and self.num_layers == 1:
-            warnings.warn(
-                f"dropout: {self.dropout} has no effect with num_layers=1, as it acts between layers",
-                stacklevel=2,
-            )
+        self._warn_of_dropout()
         self._create(rng)
 
     def _configure(
@@ -197,172 +238,81 @@ class LSTM(Module):
         batch_first: Any = False,
         dropout: Any = 0.0,
         bidirectional: Any = False,
+        proj_size: Any = 0,
         *,
-        merge: Any = "concat",
-        connection: Any = None,
-        learn_initial_state: Any = False,
-        weight_dropout: Any = 0.0,
+        peephole: Any = False,
+        coupled: Any = False,
+        gate_clip: Any = None,
+        cell_clip: Any = None,
+        activations: Any = _ACTIVATIONS,
+        zoneout: Any = 0.0,
         forget_bias: Any = 0.0,
-        init: Any = "pytorch",
-        checkpoint_steps: Any = None,
+        **common: Any,
     ) -> None:
-        self.input_size = check_int("input_size", input_size, minimum=1)
-        self.hidden_size, self.num_layers = _check_widths(hidden_size, num_layers)
-        self.bias = check_bool("bias", bias)
-        self.batch_first = check_bool("batch_first", batch_first)
-        self.dropout = check_float("dropout", dropout, minimum=0.0, maximum=1.0)
-        self.bidirectional = check_bool("bidirectional", bidirectional)
-        self.merge = check_choice("merge", merge, ("concat", "sum"))
-        if self.merge == "sum" and not self.bidirectional:
-            raise ValueError("merge: expected 'concat' with bidirectional=False, got 'sum'")
-        if connection is not None:
-            check_choice("connection", connection, ("residual", "highway"))
-            if self.num_layers == 1:
-                raise ValueError(f"connection: expected None with num_layers=1, got {connection!r}")
-        self.connection: str | None = connection
-        self.learn_initial_state = check_bool("learn_initial_state", learn_initial_state)
-        self.weight_dropout = check_float("weight_dropout", weight_dropout, minimum=0.0, maximum=1.0)
+        super()._configure(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, **common
+        )
+        self.proj_size = check_int("proj_size", proj_size, minimum=0)
+        widths = self.hidden_size
+        least = widths if isinstance(widths, int) else min(widths)
+        if self.proj_size >= least:
+            raise ValueError(f"proj_size: expected less than hidden_size ({least}), got {self.proj_size}")
+        self.peephole = check_bool("peephole", peephole)
+        self.coupled = check_bool("coupled", coupled)
+        self.gate_clip = _check_clip("gate_clip", gate_clip)
+        self.cell_clip = _check_clip("cell_clip", cell_clip)
+        self.activations = _check_activations(activations)
+        self.zoneout = _check_zoneouts(zoneout)
         self.forget_bias = check_float("forget_bias", forget_bias)
         if self.forget_bias and not self.bias:
             raise ValueError(f"forget_bias: expected 0 with bias=False, got {forget_bias!r}")
-        self.init = check_choice("init", init, ("pytorch", "glorot"))
-        self.checkpoint_steps = check_checkpoint_steps(checkpoint_steps)
-        self._directions = 2 if self.bidirectional else 1
-        self._states = StateLayout.of(self.hidden_size, self.num_layers, self._directions)
-        self.output_size = self._sizes(self.num_layers - 1)[2]
+        if self.forget_bias and self.coupled:
+            raise ValueError(f"forget_bias: expected 0 with coupled=True, got {forget_bias!r}")
+        keep = self.zoneout if isinstance(self.zoneout, tuple) else (self.zoneout, self.zoneout)
+        self._finish_configuration(*keep)
+
+    # --- the cell -------------------------------------------------------------------------------------------
 
     @property
-    def _draws(self) -> bool:
-        return (self.dropout > 0 and self.num_layers > 1) or self.weight_dropout > 0
+    def _is_plain(self) -> bool:
+        """Whether the cell is PyTorch's, with nothing more."""
+        options = self.proj_size, self.peephole, self.coupled, self.gate_clip, self.cell_clip, self._drops
+        return not any(options) and self.activations == _ACTIVATIONS
 
-    def config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, with the class under "type"."""
-        widths = self.hidden_size
-        return {
-            "type": "LSTM",
-            "input_size": self.input_size,
-            "hidden_size": list(widths) if isinstance(widths, tuple) else widths,  # as JSON has it
-            "num_layers": self.num_layers,
-            "bias": self.bias,
-            "batch_first": self.batch_first,
-            "dropout": self.dropout,
-            "bidirectional": self.bidirectional,
-            "merge": self.merge,
-            "connection": self.connection,
-            "learn_initial_state": self.learn_initial_state,
-            "weight_dropout": self.weight_dropout,
-            "forget_bias": self.forget_bias,
-            "init": self.init,
-            "checkpoint_steps": self.checkpoint_steps,
-        }
+    def _plan(self, width: int, hidden: int) -> _core.LstmPlan:
+        if self._is_plain:
+            return _core.LstmPlan(width, hidden)
+        options: dict[str, Any] = {name: getattr(self, name) for name in ("gate_clip", "cell_clip")}
+        options |= zip(("gate", "candidate", "output"), map(_function, self.activations), strict=True)
+        return _core.LstmPlan(
+            width,
+            hidden,
+            cell="variant",
+            output_size=self.proj_size or hidden,
+            coupled=self.coupled,
+            peepholes=self.peephole,
+            **{name: option for name, option in options.items() if option is not None},
+        )
 
-    # --- parameters -----------------------------------------------------------------------------------------
+    def _cell_parameters(self, hidden: int) -> Iterator[tuple[str, Shape]]:
+        if self.proj_size:
+            yield "weight_hr", (self.proj_size, hidden)
+        if self.peephole:
+            yield "weight_ch", (3 * hidden,)
 
-    def _sizes(self, layer: int) -> tuple[int, int, int]:
-        """The width of what a layer reads, of its hidden state, and of what comes out."""
-        sizes = self.hidden_size
-        before, hidden = (sizes, sizes) if isinstance(sizes, int) else (sizes[layer - 1], sizes[layer])
-        outputs = 1 if self.merge == "sum" else self._directions
-        return self.input_size if layer == 0 else outputs * before, hidden, outputs * hidden
-
-    def _suffixes(self, layer: int) -> tuple[str, ...]:
-        """What the names of parameters end in, one a direction."""
-        return (f"l{layer}", f"l{layer}_reverse")[: self._directions]
-
-    def _parameters(self) -> Iterator[Parameter]:
-        for layer in range(self.num_layers):
-            width, hidden, output = self._sizes(layer)
-            for suffix in self._suffixes(layer):
-                yield Parameter(f"weight_ih_{suffix}", (4 * hidden, width), False)
-                yield Parameter(f"weight_hh_{suffix}", (4 * hidden, hidden), False)
-                if self.bias:
-                    yield Parameter(f"bias_ih_{suffix}", (4 * hidden,), True)
-                    yield Parameter(f"bias_hh_{suffix}", (4 * hidden,), True)
-                if self.learn_initial_state:
-                    yield Parameter(f"h_0_{suffix}", (hidden,), True)
-                    yield Parameter(f"c_0_{suffix}", (hidden,), True)
-            if self.connection is not None and layer > 0:
-                if width != output:
-                    yield Parameter(f"weight_res_l{layer}", (output, width), False)
-                if self.connection == "highway":
-                    yield Parameter(f"weight_gate_l{layer}", (output, width), False)
-                    yield Parameter(f"bias_gate_l{layer}", (output,), True)
-
-    def _initialise(self, rng: np.random.Generator) -> None:
-        with self.editing() as params:
-            for name, view in params.items():
-                kind = name.split("_l")[0]
-                if kind in ("h_0", "c_0"):
-                    continue  # they are 0
-                if kind == "bias_gate":
-                    view[...] = _GATE_BIAS
-                elif self.init == "pytorch":
-                    fan = view.shape[1] if kind in ("weight_res", "weight_gate") else len(view) // 4
-                    fill_uniform(view, 1.0 / math.sqrt(fan), rng)
-                elif view.ndim == 2:
-                    fill_glorot(view, rng)
-                if kind == "bias_ih":
-                    view[len(view) // 4 : len(view) // 2] += np.float32(self.forget_bias)
+    def _fill(self, kind: str, hidden: int, view: FloatArray, rng: np.random.Generator) -> None:
+        super()._fill(kind, hidden, view, rng)
+        if kind == "bias_ih":
+            view[hidden : 2 * hidden] += np.float32(self.forget_bias)
 
     def _bind(self, arena: Arena) -> None:
         super()._bind(arena)
-        self._layers = tuple([self._bind_layer(k) for k in range(self.num_layers)])
         # The cell that is the whole layer, where there is one, for what the core may do at once: inference
         # from a known state; a call, whose state may be learnt; a training call, with weights dropped.
-        self._only_cell = self._layers[0].cells[0] if self.num_layers * self._directions == 1 else None
+        alone = self.num_layers * self._directions == 1 and not self.reverse and self._is_plain
+        self._only_cell = self._layers[0].cells[0] if alone else None
         self._only_called = None if self.learn_initial_state else self._only_cell
         self._only_trained = None if self.weight_dropout else self._only_called
-
-    def _bind_layer(self, index: int) -> Layer:
-        params, grads = self._params, self._grads
-        width, hidden, output = self._sizes(index)
-
-        def both(suffix: str, *kinds: str) -> Any:
-            """The parameters of these kinds, None where there is none, and their gradients."""
-            return [tuple([arrays.get(f"{kind}_{suffix}") for kind in kinds]) for arrays in (params, grads)]
-
-        cells = []
-        for suffix in self._suffixes(index):
-            weights = both(suffix, "weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            initial = both(suffix, "h_0", "c_0") if self.learn_initial_state else _NONE
-            cells.append(Cell(_core.LstmPlan(width, hidden), *weights, *initial))
-        connection = None
-        if self.connection is not None and index > 0:
-            projection, gate = (
-                Affine(_core.LinearPlan(width, output), *both(f"l{index}", f"weight_{kind}", f"bias_{kind}"))
-                if f"weight_{kind}_l{index}" in params
-                else None
-                for kind in ("res", "gate")
-            )
-            connection = Connection(projection, gate)
-        return Layer(tuple(cells), hidden, output, self.merge == "sum", connection)
-
-    def _stream_obstacle(self) -> str | None:
-        return f"{self!r}, which also reads the sequence from its end" if self.bidirectional else None
-
-    # --- shapes ---------------------------------------------------------------------------------------------
-
-    def _output_shape(self, name: str, shape: Shape) -> Shape:
-        if len(shape) not in (2, 3) or shape[-1] != self.input_size:
-            batched = "(B, T, {})" if self.batch_first else "(T, B, {})"
-            expected = f"{batched.format(self.input_size)} or (T, {self.input_size})"
-            raise ValueError(f"{name}: expected shape {expected}, got {shape}")
-        return (*shape[:-1], self.output_size)
-
-    def _batch_of(self, shape: Shape) -> int | None:
-        """The number of rows in an x (or a y) of `shape`; None of an unbatched one."""
-        return None if len(shape) == 2 else shape[0 if self.batch_first else 1]
-
-    def _check_state(self, name: str, state: Any, shape: Shape) -> State | None:
-        if state is None:
-            return None
-        return self._states.check(name, state, ("h_0", "c_0"), self._batch_of(shape))
-
-    def _time_major(self, array: FloatArray) -> FloatArray:
-        """`array` (x, y or a gradient of them, as the caller sees it) as `[T, B, *]`."""
-        if array.ndim == 3:
-            return array.transpose(1, 0, 2) if self.batch_first else array
-        return array[:, np.newaxis]
 
     # --- the two passes -------------------------------------------------------------------------------------
 
@@ -402,25 +352,19 @@ class LSTM(Module):
         return cell.plan.call(self._arena.version, *cell.weights, x, state, *options)
 
     def _infer(self, x: FloatArray, state: State | None, spans: Spans | None) -> tuple[FloatArray, State]:
-        if state is None and self.learn_initial_state:
-            state = self._initial_state(x)
-        direct = self._call_core(self._only_cell, x, state, False) if spans is None else None
-        if direct is None:
-            direct = run(self, x, state, spans, False)
-        return direct[0], direct[1]
+        if spans is None and self._only_cell is not None:
+            if state is None and self.learn_initial_state:
+                state = self._initial_state(x)
+            direct = self._call_core(self._only_cell, x, state, False)
+            if direct is not None:
+                return direct[0], direct[1]
+        return super()._infer(x, state, spans)
 
     def _train(
         self, x: FloatArray, state: State | None, spans: Spans | None
     ) -> tuple[FloatArray, State, Backward]:
         direct = self._call_core(self._only_trained, x, state, True) if spans is None else None
-        if direct is not None:
-            return self._trained(x, state, *direct)
-        learnt = state is None and self.learn_initial_state
-        if learnt:
-            state = self._initial_state(x)
-        y, final, steps = run(self, x, state, spans, True)
-        y.flags.writeable = False
-        return y, final, StackBackward(self, x.shape, state, spans, steps, learnt)
+        return super()._train(x, state, spans) if direct is None else self._trained(x, state, *direct)
 
     def _trained(
         self, x: FloatArray, state: State | None, y: FloatArray, final: State, tape: _core.LstmTape
@@ -428,34 +372,6 @@ class LSTM(Module):
         """What `_train` returns, for what the core made of a call at once."""
         y.flags.writeable = False
         return y, final, _CellBackward(self, x, y, state, tape)
-
-    # --- initial states -------------------------------------------------------------------------------------
-
-    def _initial_state(self, x: FloatArray) -> State:
-        """The learnt state for each row of x."""
-        made = self._states.empty(self._batch_of(x.shape))
-        self._set_rows(made, ...)
-        return made
-
-    def _restart(self, state: State, rows: Any) -> None:
-        if self.learn_initial_state:
-            self._set_rows(state, rows)
-        else:
-            super()._restart(state, rows)
-
-    def _set_rows(self, state: State, rows: Any) -> None:
-        """Write the learnt initial state into some rows of `state`."""
-        h, c = cells_of(state[0]), cells_of(state[1])
-        for k, cell in enumerate([cell for layer in self._layers for cell in layer.cells]):
-            assert cell.initial is not None
-            h[k][rows], c[k][rows] = cell.initial
-
-    def _add_to_initial(self, dh: Sequence[FloatArray], dc: Sequence[FloatArray]) -> None:
-        """Add each cell's gradients [B,H] of h and c, over all rows, to those of the parameters."""
-        for k, cell in enumerate([cell for layer in self._layers for cell in layer.cells]):
-            assert cell.d_initial is not None
-            for total, d_rows in zip(cell.d_initial, (dh[k], dc[k]), strict=True):
-                total += d_rows.sum(axis=0, dtype=np.float64)
 
 
 class _CellBackward(StackBackward):
@@ -473,7 +389,7 @@ class _CellBackward(StackBackward):
     def _run(
         self,
         dy: FloatArray | None,
-        dstate: DState | None,
+        dstate: State | None,
         need_dx: bool,
         need_dstate: bool,
     ) -> tuple[FloatArray | None, State | None]:
@@ -487,15 +403,50 @@ class _CellBackward(StackBackward):
         return dx, d_initial
 
 
-def _check_widths(hidden_size: Any, num_layers: Any) -> tuple[int | tuple[int, ...], int]:
-    """Return hidden_size, as one number where all layers have one width, and the number of layers."""
-    if not isinstance(hidden_size, (list, tuple, np.ndarray)):
-        width = check_int("hidden_size", hidden_size, minimum=1)
-        return width, check_int("num_layers", num_layers, minimum=1)
-    if len(hidden_size) == 0:
-        raise ValueError("hidden_size: expected at least one width, got none")
-    widths = tuple([check_int(f"hidden_size[{k}]", n, minimum=1) for k, n in enumerate(hidden_size)])
-    layers = check_int("num_layers", num_layers, minimum=1)
-    if layers not in (1, len(widths)):
-        raise ValueError(f"num_layers: expected {len(widths)}, one for each hidden_size, got {layers}")
-    return (widths if len(set(widths)) > 1 else widths[0]), len(widths)
+def _check_clip(name: str, value: Any) -> float | None:
+    return None if value is None else check_float(name, value, minimum=0.0, exclusive=True)
+
+
+def _check_zoneouts(value: Any) -> float | tuple[float, float]:
+    """Return zoneout, as one number where h and c have the same."""
+    if not isinstance(value, (tuple, list)):
+        return check_zoneout("zoneout", value)
+    check_items("zoneout", value, 2, "a number or a pair (of h, of c)")
+    of_h, of_c = (check_zoneout(f"zoneout[{n}]", p) for n, p in enumerate(value))
+    return of_h if of_h == of_c else (of_h, of_c)
+
+
+def _check_activations(value: Any) -> tuple[Activation, ...]:
+    """Return three activations, each a name, or name, alpha and beta where these are not the usual ones."""
+    items = check_items("activations", value, 3, "three, of the gates, the candidate and c")
+    if tuple(items) == _ACTIVATIONS:
+        return _ACTIVATIONS
+    return tuple([_check_activation(f"activations[{n}]", item) for n, item in enumerate(items)])
+
+
+def _check_activation(name: str, value: Any) -> Activation:
+    from lstmx import reference  # which the plain cell does without
+
+    if isinstance(value, str):
+        value = (value,)
+    if isinstance(value, reference.Activation):
+        value = (value.name, value.alpha, value.beta)
+    if not isinstance(value, (tuple, list)) or not 1 <= len(value) <= 3 or not isinstance(value[0], str):
+        raise TypeError(f"{name}: expected a name or (name, alpha, beta), got {value!r}")
+    numbers = [
+        None if number is None else check_float(f"{name}.{part}", number)
+        for part, number in zip(("alpha", "beta"), value[1:], strict=False)
+    ]
+    try:
+        made, usual = reference.Activation(value[0], *numbers), reference.Activation(value[0])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return made.name if made == usual else (made.name, made.alpha, made.beta)
+
+
+def _function(activation: Activation) -> tuple[str, float, float]:
+    """An activation as the core takes it."""
+    from lstmx import reference
+
+    made = reference.Activation(*((activation,) if isinstance(activation, str) else activation))
+    return made.name, made.alpha or 0.0, made.beta or 0.0

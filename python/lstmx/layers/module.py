@@ -302,7 +302,9 @@ class Module(ABC):
                 continue
             if argument.default is inspect.Parameter.empty:
                 arguments.append(repr(config[name]))
-            elif config[name] != argument.default:
+            elif config[name] != (
+                list(argument.default) if isinstance(argument.default, tuple) else argument.default
+            ):
                 arguments.append(f"{name}={config[name]!r}")
         return f"{type(self).__name__}({', '.join(arguments)})"
 

@@ -1,7 +1,9 @@
-"""The passes through the layers of an LSTM, forward and back: one call of the core a layer and direction.
+"""The passes through the layers of an LSTM or a GRU, forward and back: one call of the core a layer and
+direction.
 
 A layer runs its directions (`direction.py`), merges what they give, connects it with what went in
-(`connection.py`) and, while training, drops elements for the next. Arguments are checked before: `lstm.py`.
+(`connection.py`) and, while training, drops elements for the next. Arguments are checked before:
+`recurrent.py`.
 """
 
 from __future__ import annotations
@@ -17,32 +19,35 @@ from lstmx.layers.arena import Arena, Shape
 from lstmx.layers.connection import Connection
 from lstmx.layers.direction import Direction, directions
 from lstmx.layers.dropout import draw_mask
+from lstmx.layers.masks import Masks
 from lstmx.layers.module import Backward
-from lstmx.layers.states import DState, State, cells_of
+from lstmx.layers.states import State, cells_of
 
 if TYPE_CHECKING:
-    from lstmx.layers.lstm import LSTM
+    from lstmx.layers.recurrent import Recurrent
 
 Weights: TypeAlias = tuple[FloatArray, FloatArray, FloatArray | None, FloatArray | None]
-
-_NONE = (None, None)
+Others: TypeAlias = dict[str, Any]  # by the kernels' names; those that there are
 
 
 class Cell(NamedTuple):
     """One layer in one direction: its plan, its parameters (biases may be None), their gradients.
 
-    `initial` and `d_initial` are of h_0 and c_0, each [H]; None where they are not learnt.
+    `others` and `d_others` are of peepholes and a projection: weight_ch, weight_hr. `initial` and `d_initial`
+    are of h_0 [P] and, if the state has it, c_0 [H]; None where they are not learnt.
     """
 
     plan: _core.LstmPlan
     weights: Weights
     d_weights: Weights
-    initial: tuple[FloatArray, FloatArray] | None
-    d_initial: tuple[FloatArray, FloatArray] | None
+    others: Others
+    d_others: Others
+    initial: tuple[FloatArray, ...] | None
+    d_initial: tuple[FloatArray, ...] | None
 
 
 class Layer(NamedTuple):
-    """One layer: its directions, their width, the width of y, and how one is made of the other.
+    """One layer: its directions, the width of h of each, the width of y, and how one is made of the other.
 
     `sums`: whether the directions' outputs are added up, rather than side by side.
     """
@@ -73,29 +78,30 @@ class Step(NamedTuple):
     hidden: FloatArray  # the directions' outputs side by side
     tapes: list[_core.LstmTape]
     weight_masks: list[FloatArray]  # of weight dropout, one a direction, if any
+    masks: list[Masks]  # of the recurrence, one a direction
     connected: Any  # what the connection keeps
     mask: FloatArray | None  # dropout's, on what the next layer read
 
 
 def run(
-    lstm: LSTM, x: FloatArray, state: State | None, spans: Spans | None, training: bool
+    lstm: Recurrent, x: FloatArray, state: State | None, spans: Spans | None, training: bool
 ) -> tuple[FloatArray, State, list[Step]]:
     """Return `(y, final state, steps)`; the steps are empty where not training."""
     y = np.empty((*x.shape[:-1], lstm.output_size), FLOAT32)
     final = lstm._states.empty(lstm._batch_of(x.shape))
     h_n, c_n = cells_of(final[0]), cells_of(final[1])
-    h_0: Any = None
-    c_0: Any = None
-    if state is not None:
-        h_0, c_0 = cells_of(state[0]), cells_of(state[1])
+    h_0, c_0 = map(cells_of, lstm._states.pair(state))
+    if c_0 is None:
+        c_0 = h_0  # a GRU's
     version, threads, saved = lstm._arena.version, _core.get_num_threads(), lstm.checkpoint_steps or 0
     drops = training and lstm.weight_dropout > 0
     # Weights that live for one call have a version of their own: no plan can take them for the layer's.
     cell_version = Arena.new_version() if drops else version
+    rng = lstm._rng if training else None
     steps: list[Step] = []
     inputs, y_last = lstm._time_major(x), lstm._time_major(y)
     shape = inputs.shape[:2]
-    ways = directions(lstm._directions, shape[0], spans)
+    ways = directions(lstm._direction, shape[0], spans)
     last, k, h, c = lstm.num_layers - 1, 0, None, None
     for index, layer in enumerate(lstm._layers):
         cells, hidden_size, output_size, sums, connection = layer
@@ -105,6 +111,7 @@ def run(
             hidden = np.empty((*shape, hidden_size * len(ways)), FLOAT32)
         tapes: list[Any] = []
         weight_masks: list[FloatArray] = []
+        masks: list[Masks] = []
         for cell, way, part in zip(cells, ways, layer.parts(hidden), strict=True):
             if h_0 is not None:
                 h, c = h_0[k], c_0[k]
@@ -112,12 +119,14 @@ def run(
             if drops:
                 weights, weight_mask = _dropped(lstm, weights)
                 weight_masks.append(weight_mask)
+            masks.append({} if lstm._drops is None else lstm._drops.masks(shape[0], h_n[k], c_n[k], rng))
             source, room = (inputs, part) if way.order is None else (way.read(inputs), way.room(part))
             lengths, resets, _ = way
             tapes.append(
                 cell.plan.forward(
                     *(cell_version, *weights, source, h, c, lengths, resets),
                     *(room, h_n[k], c_n[k], training, saved, threads),
+                    **(cell.others | masks[-1]),
                 )
             )
             if room is not part:
@@ -134,12 +143,12 @@ def run(
             if lstm.dropout and index < last:
                 assert lstm._rng is not None
                 mask = draw_mask(outputs.shape, lstm.dropout, lstm._rng)
-            steps.append(Step(inputs, hidden, tapes, weight_masks, connected, mask))
+            steps.append(Step(inputs, hidden, tapes, weight_masks, masks, connected, mask))
         inputs = outputs if mask is None else outputs * mask
-    return y, final, steps
+    return y, lstm._states.state(final), steps
 
 
-def _dropped(lstm: LSTM, weights: Weights) -> tuple[Weights, FloatArray]:
+def _dropped(lstm: Recurrent, weights: Weights) -> tuple[Weights, FloatArray]:
     """A cell's weights with a new mask on those of the hidden state, and the mask."""
     assert lstm._rng is not None
     weight_ih, weight_hh, bias_ih, bias_hh = weights
@@ -154,7 +163,7 @@ class StackBackward(Backward):
 
     def __init__(
         self,
-        layer: LSTM,
+        layer: Recurrent,
         shape: Shape,
         state: State | None,
         spans: Spans | None,
@@ -169,7 +178,7 @@ class StackBackward(Backward):
     def _check_dy(self, name: str, dy: Any) -> FloatArray | None:
         return None if dy is None else as_float32(name, dy, (*self._shape[:-1], self._layer.output_size))
 
-    def _check_dstate(self, name: str, dstate: Any) -> DState | None:
+    def _check_dstate(self, name: str, dstate: Any) -> State | None:
         if dstate is None:
             return None
         layer = self._layer
@@ -178,7 +187,7 @@ class StackBackward(Backward):
     def _run(
         self,
         dy: FloatArray | None,
-        dstate: DState | None,
+        dstate: State | None,
         need_dx: bool,
         need_dstate: bool,
     ) -> tuple[FloatArray | None, State | None]:
@@ -187,11 +196,11 @@ class StackBackward(Backward):
         dx = np.empty(self._shape, FLOAT32) if need_dx else None
         wanted = need_dstate or self._learnt
         d_initial = lstm._states.empty(lstm._batch_of(self._shape)) if wanted else None
-        halves = *(state or _NONE), *(dstate or _NONE), *(d_initial or _NONE)
+        halves = *lstm._states.pair(state), *lstm._states.pair(dstate), *(d_initial or (None, None))
         states = [cells_of(half) for half in halves]
         d_outputs = None if dy is None else lstm._time_major(dy)
         dx_first = None if dx is None else lstm._time_major(dx)
-        ways = directions(lstm._directions, steps[0].x.shape[0], spans)
+        ways = directions(lstm._direction, steps[0].x.shape[0], spans)
         if lstm.connection is not None:
             d_outputs = _without_padding(d_outputs, spans)
         for index in reversed(range(lstm.num_layers)):
@@ -210,9 +219,12 @@ class StackBackward(Backward):
             if index and steps[-1].mask is not None:
                 d_inputs *= steps[-1].mask
             d_outputs = d_inputs
+        if d_initial is None:
+            return dx, None
+        d_state = lstm._states.d_state(d_initial)
         if self._learnt:
-            lstm._add_to_initial(states[4], states[5])
-        return dx, d_initial if need_dstate else None
+            lstm._add_to_initial(d_state)
+        return dx, d_state if need_dstate else None
 
 
 def _without_padding(d_outputs: FloatArray | None, spans: Spans | None) -> FloatArray | None:
@@ -237,12 +249,20 @@ def _run_cell(
     cell, weight_mask = layer.cells[d], step.weight_masks[d] if step.weight_masks else None
     h_0, _, dh_n, dc_n, dh_0, dc_0 = states
     x, y, dy = way.read(step.x), way.read(layer.parts(step.hidden)[d]), way.read(layer.d_parts(d_merged)[d])
-    dx = d_inputs if d == 0 or d_inputs is None else np.empty(d_inputs.shape, FLOAT32)
+    dx: Any = None
+    if d_inputs is not None:
+        dx = way.room(d_inputs) if d == 0 else np.empty(d_inputs.shape, FLOAT32)
     d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh = cell.d_weights
     d_dropped = d_weight_hh if weight_mask is None else np.zeros(weight_mask.shape, FLOAT32)
     gradients = d_weight_ih, d_dropped, d_bias_ih, d_bias_hh
-    step.tapes[d].backward(x, y, h_0, dy, dh_n, dc_n, dx, dh_0, dc_0, *gradients, _core.get_num_threads())
+    step.tapes[d].backward(
+        *(x, y, h_0, dy, dh_n, dc_n, dx, dh_0, dc_0, *gradients, _core.get_num_threads()),
+        **(cell.d_others | step.masks[d]),
+    )
     if weight_mask is not None:
         d_weight_hh += d_dropped * weight_mask
-    if d > 0 and d_inputs is not None:
-        d_inputs += way.read(dx)
+    if d_inputs is not None and dx is not d_inputs:
+        if d == 0:
+            way.deliver(dx, d_inputs)
+        else:
+            d_inputs += way.read(dx)

@@ -1,8 +1,9 @@
-"""The states of an LSTM: how h and c of all layers and directions lie in arrays, whole or one a layer.
+"""The states of a recurrent layer: how h and c of all layers and directions lie in arrays.
 
 Where all layers have one width, h is one array `[L*D, B, H]`, PyTorch's. Where each has its own, it is a
-tuple of arrays `[D, B, H_k]`. Of an unbatched sequence the axis B is missing. c is like h. What a state means
-is not known here.
+tuple of arrays `[D, B, H_k]`. Of an unbatched sequence the axis B is missing. c is like h, but for a
+projection of h alone. To the kernels every cell has both; a GRU's c is its h, and its state is h alone to the
+caller. What a state means is not known here.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from lstmx._inputs import FLOAT32, as_dense
 from lstmx.layers.arena import Shape
 
 Half: TypeAlias = FloatArray | tuple[FloatArray, ...]
-State: TypeAlias = tuple[Half, Half]
-DState: TypeAlias = tuple[Half | None, Half | None]
+State: TypeAlias = Any  # the caller's: a pair of halves, or one of them
+Pair: TypeAlias = tuple[Half | None, Half | None]  # the kernels': h and c
 
 
-class StateLayout(NamedTuple):
-    """Where the cells' states lie.
+class HalfLayout(NamedTuple):
+    """Where the cells' h, or their c, lies.
 
     Attributes:
         arrays: The cells in each array and their width.
@@ -32,11 +33,11 @@ class StateLayout(NamedTuple):
     whole: bool
 
     @classmethod
-    def of(cls, hidden_size: int | tuple[int, ...], num_layers: int, directions: int) -> StateLayout:
+    def of(cls, width: int | tuple[int, ...], num_layers: int, directions: int) -> HalfLayout:
         """Return the layout for layers of one width, or of one each."""
-        if isinstance(hidden_size, int):
-            return cls(((num_layers * directions, hidden_size),), True)
-        return cls(tuple((directions, width) for width in hidden_size), False)
+        if isinstance(width, int):
+            return cls(((num_layers * directions, width),), True)
+        return cls(tuple((directions, each) for each in width), False)
 
     def shapes(self, batch: int | None) -> tuple[Shape, ...]:
         """Return the shape of each array; `batch` is None for an unbatched sequence."""
@@ -44,40 +45,70 @@ class StateLayout(NamedTuple):
             return self.arrays
         return tuple([(cells, batch, width) for cells, width in self.arrays])
 
-    def empty(self, batch: int | None) -> State:
-        """Return new memory for h and c."""
+    def empty(self, batch: int | None) -> Half:
+        """Return new memory."""
         if self.whole:
             cells, width = self.arrays[0]
-            shape = (cells, width) if batch is None else (cells, batch, width)
-            return np.empty(shape, FLOAT32), np.empty(shape, FLOAT32)
-        h, c = (tuple([np.empty(shape, FLOAT32) for shape in self.shapes(batch)]) for _ in "hc")
-        return h, c
+            return np.empty((cells, width) if batch is None else (cells, batch, width), FLOAT32)
+        return tuple([np.empty(shape, FLOAT32) for shape in self.shapes(batch)])
 
-    def check(
-        self, name: str, pair: Any, labels: tuple[str, str], batch: int | None, *, none: bool = False
-    ) -> tuple[Any, Any]:
-        """Return a pair as the kernels read it.
-
-        `labels` name its halves in messages; `none`: each of them may be None, as in gradients.
-        """
-        h, c = check_items(name, pair, 2, f"a pair ({labels[0]}, {labels[1]})")
+    def check(self, value: Any, batch: int | None, name: str, place: str = "", label: str = "") -> Half:
+        """Return a half as the kernels read it; in messages it is `name[place] (label)`."""
         shapes = self.shapes(batch)
-        return (
-            None if none and h is None else self._check_half(name, 0, labels[0], h, shapes),
-            None if none and c is None else self._check_half(name, 1, labels[1], c, shapes),
-        )
-
-    def _check_half(self, name: str, index: int, label: str, value: Any, shapes: tuple[Shape, ...]) -> Half:
         if self.whole:
-            return _as_state(value, shapes[0], "{}[{}] ({})", name, index, label)
+            return _as_state(value, shapes[0], name, place, label)
         count = len(shapes)
-        items = check_items(f"{name}[{index}] ({label})", value, count, f"{count} arrays, one a layer")
+        items = check_items(_full(name, place, label), value, count, f"{count} arrays, one a layer")
         return tuple(
             [
-                _as_state(item, shape, "{}[{}][{}] ({})", name, index, k, label)
+                _as_state(item, shape, name, f"{place}[{k}]", label)
                 for k, (item, shape) in enumerate(zip(items, shapes, strict=True))
             ]
         )
+
+
+class StateLayout(NamedTuple):
+    """Where h and c lie; `has_c`: whether the caller's state is both, or h alone."""
+
+    h: HalfLayout
+    c: HalfLayout
+    has_c: bool
+
+    def empty(self, batch: int | None) -> tuple[Half, Half]:
+        """Return new memory for h and c."""
+        return self.h.empty(batch), self.c.empty(batch)
+
+    def check(
+        self, name: str, state: Any, labels: tuple[str, str], batch: int | None, *, none: bool = False
+    ) -> State:
+        """Return a caller's state as the kernels read it.
+
+        `labels` name its halves in messages; `none`: each of them may be None, as in gradients.
+        """
+        if not self.has_c:
+            return self.h.check(state, batch, name)
+        h, c = check_items(name, state, 2, f"a pair ({labels[0]}, {labels[1]})")
+        return (
+            None if none and h is None else self.h.check(h, batch, name, "[0]", labels[0]),
+            None if none and c is None else self.c.check(c, batch, name, "[1]", labels[1]),
+        )
+
+    def pair(self, state: State | None) -> Pair:
+        """Return h and c of a caller's state, or of the gradient by one; None where there is none."""
+        if state is None:
+            return None, None
+        return state if self.has_c else (state, None)
+
+    def state(self, pair: tuple[Half, Half]) -> State:
+        """Return what the caller sees of h and c."""
+        return pair if self.has_c else pair[0]
+
+    def d_state(self, pair: tuple[Half, Half]) -> State:
+        """Return the gradient by the caller's state, given those by h and by c: both count if c is h."""
+        if not self.has_c:
+            for dh, dc in zip(cells_of(pair[0]), cells_of(pair[1]), strict=True):
+                dh += dc
+        return self.state(pair)
 
 
 def cells_of(half: Half | None) -> Any:
@@ -98,9 +129,13 @@ def check_items(name: str, value: Any, count: int, what: str) -> Any:
     return value
 
 
-def _as_state(value: Any, shape: Shape, name: str, *parts: Any) -> FloatArray:
+def _full(name: str, place: str, label: str) -> str:
+    return f"{name}{place} ({label})" if label else f"{name}{place}"
+
+
+def _as_state(value: Any, shape: Shape, *name: str) -> FloatArray:
     """Return one array of a state, or of its gradient, C-contiguous; the name is made only for messages."""
     plain = type(value) is np.ndarray and value.dtype == FLOAT32 and value.shape == shape
     if plain and value.flags.carray:
         return value  # type: ignore[no-any-return]
-    return as_dense(name.format(*parts), value, shape)
+    return as_dense(_full(*name), value, shape)

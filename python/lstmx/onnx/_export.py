@@ -17,12 +17,17 @@ from onnx import TensorProto, helper, numpy_helper
 from lstmx._checks import check_bool
 from lstmx._version import __version__
 from lstmx.files import PathLike, write_atomic
-from lstmx.layers import LSTM, Dropout, LastStep, Linear, Module, Sequential
+from lstmx.layers import GRU, LSTM, Dropout, LastStep, Linear, Module, Sequential
+from lstmx.reference import Activation
 
 # Old enough for any run-time of the last years; all that is used here is in it.
 _OPSET, _IR_VERSION = 17, 8
 
-_FROM_IFGO = [0, 3, 1, 2]  # ONNX's order of the gates: i, o, f, c
+# ONNX's order of the gates: i, o, f, c of our i, f, g, o, with peepholes for i, o, f; z, r, h of our r, z, n.
+_GATES = {LSTM: [0, 3, 1, 2], GRU: [1, 0, 2]}
+_PEEPHOLES = [0, 2, 1]
+
+_ALIKE = (LSTM, GRU, Linear, LastStep, Dropout)  # what has a counterpart, and containers of it
 
 
 def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool = True) -> None:
@@ -30,11 +35,12 @@ def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool 
 
     Inputs of the graph, with T and B left open: `x`, float32 `[T, B, I]` (`[B, T, I]` if batch-first,
     `[B, I]` of a model that reads no time); `lengths`, int32 `[B]`, if asked for; for each `LSTM`, `h_0` and
-    `c_0`, `[L*D, B, H]`. Outputs: `y`, and for each `LSTM` `h_n` and `c_n`. States of a layer inside a
-    `Sequential` have its index in front, as its parameters do: `0.h_0`.
+    `c_0`, `[L*D, B, H]`, and for each `GRU` `h_0`. Outputs: `y`, and for each `LSTM` `h_n` and `c_n`, for
+    each `GRU` `h_n`. States of a layer inside a `Sequential` have its index in front, as its parameters do:
+    `0.h_0`.
 
     Args:
-        model: An `LSTM`, `Linear`, `LastStep` or `Dropout`, or a `Sequential` of them.
+        model: An `LSTM`, `GRU`, `Linear`, `LastStep` or `Dropout`, or a `Sequential` of them.
         path: The file to write; its folder must exist.
         lengths: Whether the number of steps of each row is an input, as in the model's call. (ONNX calls it
             `sequence_lens`.)
@@ -43,8 +49,8 @@ def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool 
     Raises:
         TypeError: `model` is not a layer, or holds one that has no counterpart here.
         ValueError: `lengths` of a model that reads no time; a layer that reads time after a `LastStep`; a
-            `LastStep` of both directions; an `LSTM` with layers of different widths, connections or learnt
-            initial states.
+            `LastStep` of both directions; an `LSTM` or `GRU` with layers of different widths, connections,
+            learnt initial states, a projection, clipped cells or zoneout.
         OSError: The file cannot be written; the file that was there is unharmed.
 
     Example:
@@ -80,9 +86,9 @@ class _Exporter:
         for name, prefix, layer in _leaves("model", "", model):
             if layer.batch_first is not None and "T" not in axes:
                 raise ValueError(f"{name}: expected no layer that reads time after LastStep, got {layer!r}")
-            if isinstance(layer, LSTM):
+            if isinstance(layer, (LSTM, GRU)):
                 _check_options(name, layer)
-                y = self._lstm(prefix, layer, y)
+                y = self._recurrent(prefix, layer, y)
             elif isinstance(layer, Linear):
                 y = self._linear(prefix, layer, y)
             elif isinstance(layer, LastStep):
@@ -107,28 +113,32 @@ class _Exporter:
 
     # --- layers ---------------------------------------------------------------------------------------------
 
-    def _lstm(self, prefix: str, layer: LSTM, x: str) -> str:
-        """Add one node LSTM a layer, time-major between them (run-times lack layout=1); return y."""
+    def _recurrent(self, prefix: str, layer: LSTM | GRU, x: str) -> str:
+        """Add one node LSTM or GRU a layer, time-major between them (run-times lack layout=1); return y."""
         count, directions = layer.num_layers, 2 if layer.bidirectional else 1
         assert isinstance(layer.hidden_size, int)
         state_dims: tuple[int | str, ...] = (count * directions, "B", layer.hidden_size)
         initial = []
         if self._state:
-            initial = [self._input(prefix + name, TensorProto.FLOAT, state_dims) for name in ("h_0", "c_0")]
+            initial = [
+                self._input(f"{prefix}{name}_0", TensorProto.FLOAT, state_dims) for name in layer._STATES
+            ]
         shares = [self._split(prefix, value, count, directions) for value in initial]
         if layer.batch_first:
             x = self._node("Transpose", [x], perm=[1, 0, 2])
         finals = []
         for k in range(count):
             weights = self._weights(prefix, layer, k, directions)
-            y, h_n, c_n = self._nodes_of(
-                "LSTM",
-                [x, *weights, self._lengths, *(share[k] for share in shares)],
-                3,
+            states = [share[k] for share in shares] or [""] * len(layer._STATES)
+            y, *final = self._nodes_of(
+                type(layer).__name__,
+                [x, *weights, self._lengths, *states, *self._peepholes(prefix, layer, k, directions)],
+                1 + len(states),
                 hidden_size=layer.hidden_size,
-                direction="bidirectional" if layer.bidirectional else "forward",
+                direction=layer._direction,
+                **_attributes(layer, directions),
             )
-            finals.append((h_n, c_n))
+            finals.append(final)
             if layer.merge == "sum":  # [T, D, B, H] to [T, B, H]
                 axes = self._ints(f"{prefix}y_l{k}.axes", [1])
                 x = self._node("ReduceSum", [y, axes], keepdims=0)
@@ -137,7 +147,7 @@ class _Exporter:
                 x = self._node("Reshape", [y, self._ints(f"{prefix}y_l{k}.shape", [0, 0, layer.output_size])])
             else:
                 x = self._node("Squeeze", [y, self._ints(f"{prefix}y_l{k}.axes", [1])])
-        for index, name in enumerate(("h_n", "c_n")):
+        for index, name in enumerate([f"{state}_n" for state in layer._STATES]):
             parts = [final[index] for final in finals]
             value = parts[0] if count == 1 else self._node("Concat", parts, axis=0)
             if self._lengths and initial:  # a row without steps keeps its state; run-times give zeros
@@ -151,12 +161,11 @@ class _Exporter:
             return [state]
         return self._nodes_of("Split", [state, self._ints(f"{state}.split", [directions] * count)], count)
 
-    def _weights(self, prefix: str, layer: LSTM, k: int, directions: int) -> list[str]:
-        """Return W [D, 4H, I], R [D, 4H, H] and B [D, 8H] ("" without bias) of layer k."""
-        suffixes = (f"l{k}", f"l{k}_reverse")[:directions]
+    def _weights(self, prefix: str, layer: LSTM | GRU, k: int, directions: int) -> list[str]:
+        """Return W [D, 4H, I], R [D, 4H, H] and B [D, 8H] ("" without bias) of layer k; of a GRU with 3H."""
 
         def gathered(kind: str) -> NDArray[np.float32]:
-            return np.stack([_reorder(layer.params[f"{kind}_{suffix}"]) for suffix in suffixes])
+            return _gathered(layer, kind, k, directions, _GATES[type(layer)])
 
         names = [
             self._constant(f"{prefix}weight_ih_l{k}", gathered("weight_ih")),
@@ -166,6 +175,13 @@ class _Exporter:
             return [*names, ""]
         bias = np.concatenate([gathered("bias_ih"), gathered("bias_hh")], axis=1)
         return [*names, self._constant(f"{prefix}bias_l{k}", bias)]
+
+    def _peepholes(self, prefix: str, layer: LSTM | GRU, k: int, directions: int) -> list[str]:
+        """Return P [D, 3H] of layer k, if there is one."""
+        if isinstance(layer, GRU) or not layer.peephole:
+            return []
+        array = _gathered(layer, "weight_ch", k, directions, _PEEPHOLES)
+        return [self._constant(f"{prefix}weight_ch_l{k}", array)]
 
     def _empty_rows(self, name: str) -> str:
         """Return [B, 1], true for rows without steps."""
@@ -222,20 +238,27 @@ def _leaves(name: str, prefix: str, model: Module) -> Iterator[tuple[str, str, M
     if isinstance(model, Sequential):
         for index, layer in enumerate(model):
             yield from _leaves(f"{name}[{index}]", f"{prefix}{index}.", layer)
-    elif isinstance(model, (LSTM, Linear, LastStep, Dropout)):
+    elif isinstance(model, _ALIKE):
         yield name, prefix, model
     else:
-        raise TypeError(
-            f"{name}: expected LSTM, Linear, LastStep, Dropout or Sequential, got {type(model).__name__}"
-        )
+        names = ", ".join(kind.__name__ for kind in _ALIKE)
+        raise TypeError(f"{name}: expected {names} or Sequential, got {type(model).__name__}")
 
 
-def _check_options(name: str, layer: LSTM) -> None:
-    """Refuse what the operator LSTM has no counterpart of."""
-    for option, wanted in (("connection", None), ("learn_initial_state", False)):
-        got = getattr(layer, option)
+def _check_options(name: str, layer: LSTM | GRU) -> None:
+    """Refuse what the operators have no counterpart of."""
+    alone = {
+        "connection": None,
+        "learn_initial_state": False,
+        "proj_size": 0,
+        "cell_clip": None,
+        "zoneout": 0.0,
+    }
+    for option, wanted in alone.items():
+        got = getattr(layer, option, wanted)
         if got != wanted:
-            raise ValueError(f"{name}: expected an LSTM with {option}={wanted}, got {got!r}")
+            kind = "an LSTM" if isinstance(layer, LSTM) else "a GRU"
+            raise ValueError(f"{name}: expected {kind} with {option}={wanted}, got {got!r}")
     if not isinstance(layer.hidden_size, int):
         raise ValueError(f"{name}: expected one hidden_size for all layers, got {list(layer.hidden_size)}")
 
@@ -244,6 +267,27 @@ def _dims(axes: Sequence[str], width: int | None) -> list[int | str]:
     return [*axes, "F" if width is None else width]
 
 
-def _reorder(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`array [4H, ...]` with its gates in ONNX's order."""
-    return array.reshape(4, -1, *array.shape[1:])[_FROM_IFGO].reshape(array.shape)
+def _attributes(layer: LSTM | GRU, directions: int) -> dict[str, Any]:
+    """What the operator is told of the cell, where it is not the usual one."""
+    if isinstance(layer, GRU):
+        return {"linear_before_reset": 1}
+    attributes: dict[str, Any] = {}
+    if layer.gate_clip is not None:
+        attributes["clip"] = layer.gate_clip
+    if layer.coupled:
+        attributes["input_forget"] = 1
+    functions = [Activation(*((a,) if isinstance(a, str) else a)) for a in layer.activations] * directions
+    names = ["".join(word.capitalize() for word in function.name.split("_")) for function in functions]
+    if names != ["Sigmoid", "Tanh", "Tanh"] * directions:
+        attributes["activations"] = names
+        for part in ("alpha", "beta"):  # those of the functions that have one, in order
+            values = [getattr(function, part) for function in functions]
+            attributes[f"activation_{part}"] = [value for value in values if value is not None]
+    return attributes
+
+
+def _gathered(layer: LSTM | GRU, kind: str, k: int, directions: int, order: list[int]) -> NDArray[np.float32]:
+    """A kind of parameters of layer k, `[D, len(order) * H, ...]`, with the gates in this order."""
+    arrays = [layer.params[f"{kind}_{suffix}"] for suffix in (f"l{k}", f"l{k}_reverse")[:directions]]
+    parts = np.stack([array.reshape(len(order), -1, *array.shape[1:])[order] for array in arrays])
+    return parts.reshape(directions, *arrays[0].shape)
