@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from lstmx.layers.arena import Arena, Parameter, Shape
 from lstmx.layers.connection import Affine, Connection
 from lstmx.layers.initial import fill_glorot, fill_uniform
 from lstmx.layers.module import Backward, Module
-from lstmx.layers.stack import Cell, Layer, StackBackward, run
+from lstmx.layers.record import Record
+from lstmx.layers.stack import Cell, CellsBackward, Layer, StackBackward, run
 from lstmx.layers.states import DState, State, StateLayout, cells_of
 
 _NONE = (None, None)
@@ -99,6 +100,15 @@ class LSTM(Module):
     read-only because backward reads it again. In `backward(dy, (dh_n, dc_n))`, each of the three may be None
     for zeros.
 
+    c at every step: `return_cells=True` adds a last item to what a call or `forward` returns, `cells`, a list
+    of one array a layer, `[T, B, D*H_k]` in the layout of y (the directions side by side also in a sum), 0
+    beyond `lengths`. The backward of that `forward` takes gradients into them: `backward(dy, dstate,
+    dcells)`, with `dcells` such a list; it and its items may be None for zeros.
+
+    The gates at every step: `trace=True` adds a last item, too (after `cells`): a dict of "i", "f", "g" and
+    "o", after their activations, each a list like `cells`. In `forward` the layer must keep all steps
+    (`checkpoint_steps=None`). `lstmx.plotting.plot_gates` draws them.
+
     Rows of different lengths: `lengths`, integers `[B]` in any order, from 0 to T. Row b has the steps
     t < lengths[b]. Beyond them x and dy are never read (NaN there changes nothing), and y and dx are 0; the
     row's final state is the one after its last step, its initial state where it has none. The reverse
@@ -133,6 +143,10 @@ class LSTM(Module):
         >>> y, _ = lstm(x, lengths=[20, 3, 0, 7])
         >>> bool(y[1, 2].any()), bool(y[1, 3:].any())
         (True, False)
+        >>> y, state, backward, cells, trace = lstm.forward(x, return_cells=True, trace=True)
+        >>> bool((cells[0][:, -1] == state[1][0]).all()), trace["f"][1].shape
+        (True, (4, 20, 8))
+        >>> dx, dstate = backward(None, None, [None, np.ones_like(cells[1])])
         >>> lstm = lstmx.LSTM(3, [8, 5], bidirectional=True, merge="sum", connection="highway", rng=0)
         >>> y, (h_n, c_n) = lstm(np.zeros((20, 4, 3), np.float32))
         >>> y.shape, [h.shape for h in h_n], lstm.params["weight_gate_l1"].shape
@@ -366,10 +380,41 @@ class LSTM(Module):
 
     # --- the two passes -------------------------------------------------------------------------------------
 
+    @overload
     def __call__(
-        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
-    ) -> tuple[FloatArray, Any]:
-        """Return `(y, (h_n, c_n))`: inference, without dropout."""
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        return_cells: Literal[False] = False,
+        trace: Literal[False] = False,
+    ) -> tuple[FloatArray, Any]: ...
+    @overload
+    def __call__(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        return_cells: bool = False,
+        trace: bool = False,
+    ) -> tuple[Any, ...]: ...
+    def __call__(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        return_cells: bool = False,
+        trace: bool = False,
+    ) -> tuple[Any, ...]:
+        """Return `(y, (h_n, c_n))`, and `cells`, `trace` if asked for: inference, without dropout."""
+        if return_cells or trace:
+            return self._call_recorded(False, x, state, lengths, resets, return_cells, trace)
         direct = (
             self._call_core(self._only_called, x, state, False)
             if lengths is None and resets is None
@@ -377,10 +422,44 @@ class LSTM(Module):
         )
         return super().__call__(x, state, lengths=lengths, resets=resets) if direct is None else direct[:2]
 
+    @overload
     def forward(
-        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
-    ) -> tuple[FloatArray, Any, Backward]:
-        """Return `(y, (h_n, c_n), backward)`: the training pass, with dropout; see `Module.forward`."""
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        return_cells: Literal[False] = False,
+        trace: Literal[False] = False,
+    ) -> tuple[FloatArray, Any, Backward]: ...
+    @overload
+    def forward(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        return_cells: bool = False,
+        trace: bool = False,
+    ) -> tuple[Any, ...]: ...
+    def forward(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        return_cells: bool = False,
+        trace: bool = False,
+    ) -> tuple[Any, ...]:
+        """Return `(y, (h_n, c_n), backward)`, and `cells`, `trace` if asked for: the training pass.
+
+        With dropout; see `Module.forward`.
+        """
+        if return_cells or trace:
+            return self._call_recorded(True, x, state, lengths, resets, return_cells, trace)
         direct = (
             self._call_core(self._only_trained, x, state, True)
             if lengths is None and resets is None
@@ -401,26 +480,54 @@ class LSTM(Module):
         options = self.batch_first, training, self.checkpoint_steps or 0, _core.get_num_threads()
         return cell.plan.call(self._arena.version, *cell.weights, x, state, *options)
 
-    def _infer(self, x: FloatArray, state: State | None, spans: Spans | None) -> tuple[FloatArray, State]:
+    def _call_recorded(
+        self,
+        training: bool,
+        x: Any,
+        state: Any,
+        lengths: Any,
+        resets: Any,
+        return_cells: bool,
+        trace: bool,
+    ) -> tuple[Any, ...]:
+        """What a call returns that asks for cells or a trace."""
+        x = self._check_x("x", x)
+        state = self._check_state("state", state, x.shape)
+        spans = self._check_spans(lengths, resets, x.shape)
+        return_cells, trace = check_bool("return_cells", return_cells), check_bool("trace", trace)
+        if trace and training and self.checkpoint_steps is not None:
+            raise ValueError(
+                f"trace: expected False in forward with checkpoint_steps={self.checkpoint_steps}, got True"
+            )
+        record = Record(self, x.shape, return_cells, trace)
+        called: tuple[Any, ...] = (self._train if training else self._infer)(x, state, spans, record)
+        return (*called, *record.items())
+
+    def _infer(
+        self, x: FloatArray, state: State | None, spans: Spans | None, record: Record | None = None
+    ) -> tuple[FloatArray, State]:
         if state is None and self.learn_initial_state:
             state = self._initial_state(x)
-        direct = self._call_core(self._only_cell, x, state, False) if spans is None else None
+        plain = spans is None and record is None
+        direct = self._call_core(self._only_cell, x, state, False) if plain else None
         if direct is None:
-            direct = run(self, x, state, spans, False)
+            direct = run(self, x, state, spans, False, record)
         return direct[0], direct[1]
 
     def _train(
-        self, x: FloatArray, state: State | None, spans: Spans | None
+        self, x: FloatArray, state: State | None, spans: Spans | None, record: Record | None = None
     ) -> tuple[FloatArray, State, Backward]:
-        direct = self._call_core(self._only_trained, x, state, True) if spans is None else None
+        plain = spans is None and record is None
+        direct = self._call_core(self._only_trained, x, state, True) if plain else None
         if direct is not None:
             return self._trained(x, state, *direct)
         learnt = state is None and self.learn_initial_state
         if learnt:
             state = self._initial_state(x)
-        y, final, steps = run(self, x, state, spans, True)
+        y, final, steps = run(self, x, state, spans, True, record)
         y.flags.writeable = False
-        return y, final, StackBackward(self, x.shape, state, spans, steps, learnt)
+        kind = StackBackward if record is None or record.cells is None else CellsBackward
+        return y, final, kind(self, x.shape, state, spans, steps, learnt)
 
     def _trained(
         self, x: FloatArray, state: State | None, y: FloatArray, final: State, tape: _core.LstmTape
