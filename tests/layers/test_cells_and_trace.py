@@ -276,7 +276,7 @@ def test_what_is_no_bool_is_refused(arguments, error, match):
 def test_a_trace_of_a_training_pass_with_checkpoints_is_refused():
     lstm = lstmx.LSTM(3, 5, checkpoint_steps=2)
     x = np.zeros((6, 4, 3), np.float32)
-    match = "trace: expected False in forward with checkpoint_steps=2, got True"
+    match = "trace: expected False with checkpoint_steps=2, got True"
     with pytest.raises(ValueError, match=match):
         lstm.forward(x, trace=True)
     assert lstm(x, trace=True)[2]["i"][0].shape == (6, 4, 5)

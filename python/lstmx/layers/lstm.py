@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -97,8 +97,8 @@ class LSTM(Module):
     h_n, c_n is a tuple of one array `[D, B, H_k]` a layer.
 
     `y, (h_n, c_n), backward = lstm.forward(x, state, *, lengths=None, resets=None)` trains; its y is
-    read-only because backward reads it again. In `backward(dy, (dh_n, dc_n))`, each of the three may be None
-    for zeros.
+    read-only because backward reads it again. (With `training=False`, nothing is dropped.) In `backward(dy,
+    (dh_n, dc_n))`, each of the three may be None for zeros.
 
     c at every step: `return_cells=True` adds a last item to what a call or `forward` returns, `cells`, a list
     of one array a layer, `[T, B, D*H_k]` in the layout of y (the directions side by side also in a sum), 0
@@ -414,7 +414,7 @@ class LSTM(Module):
     ) -> tuple[Any, ...]:
         """Return `(y, (h_n, c_n))`, and `cells`, `trace` if asked for: inference, without dropout."""
         if return_cells or trace:
-            return self._call_recorded(False, x, state, lengths, resets, return_cells, trace)
+            return self._call_recorded(self._infer, x, state, lengths, resets, return_cells, trace)
         direct = (
             self._call_core(self._only_called, x, state, False)
             if lengths is None and resets is None
@@ -430,6 +430,7 @@ class LSTM(Module):
         *,
         lengths: Any = None,
         resets: Any = None,
+        training: bool = True,
         return_cells: Literal[False] = False,
         trace: Literal[False] = False,
     ) -> tuple[FloatArray, Any, Backward]: ...
@@ -441,6 +442,7 @@ class LSTM(Module):
         *,
         lengths: Any = None,
         resets: Any = None,
+        training: bool = True,
         return_cells: bool = False,
         trace: bool = False,
     ) -> tuple[Any, ...]: ...
@@ -451,22 +453,27 @@ class LSTM(Module):
         *,
         lengths: Any = None,
         resets: Any = None,
+        training: bool = True,
         return_cells: bool = False,
         trace: bool = False,
     ) -> tuple[Any, ...]:
         """Return `(y, (h_n, c_n), backward)`, and `cells`, `trace` if asked for: the training pass.
 
-        With dropout; see `Module.forward`.
+        With dropout, unless `training` is False; see `Module.forward`.
         """
         if return_cells or trace:
-            return self._call_recorded(True, x, state, lengths, resets, return_cells, trace)
+            if trace and self.checkpoint_steps is not None:
+                steps = self.checkpoint_steps
+                raise ValueError(f"trace: expected False with checkpoint_steps={steps}, got {trace!r}")
+            hook = self._train if check_bool("training", training) else self._infer_taped
+            return self._call_recorded(hook, x, state, lengths, resets, return_cells, trace)
         direct = (
             self._call_core(self._only_trained, x, state, True)
-            if lengths is None and resets is None
+            if lengths is None and resets is None and training is True
             else None
         )
         if direct is None:
-            return super().forward(x, state, lengths=lengths, resets=resets)
+            return super().forward(x, state, lengths=lengths, resets=resets, training=training)
         return self._trained(x, state, *direct)
 
     def _call_core(self, cell: Cell | None, x: Any, state: Any, training: bool) -> Any:
@@ -482,7 +489,7 @@ class LSTM(Module):
 
     def _call_recorded(
         self,
-        training: bool,
+        hook: Callable[..., tuple[Any, ...]],
         x: Any,
         state: Any,
         lengths: Any,
@@ -495,13 +502,8 @@ class LSTM(Module):
         state = self._check_state("state", state, x.shape)
         spans = self._check_spans(lengths, resets, x.shape)
         return_cells, trace = check_bool("return_cells", return_cells), check_bool("trace", trace)
-        if trace and training and self.checkpoint_steps is not None:
-            raise ValueError(
-                f"trace: expected False in forward with checkpoint_steps={self.checkpoint_steps}, got True"
-            )
         record = Record(self, x.shape, return_cells, trace)
-        called: tuple[Any, ...] = (self._train if training else self._infer)(x, state, spans, record)
-        return (*called, *record.items())
+        return (*hook(x, state, spans, record), *record.items())
 
     def _infer(
         self, x: FloatArray, state: State | None, spans: Spans | None, record: Record | None = None
@@ -514,17 +516,27 @@ class LSTM(Module):
             direct = run(self, x, state, spans, False, record)
         return direct[0], direct[1]
 
-    def _train(
+    def _infer_taped(
         self, x: FloatArray, state: State | None, spans: Spans | None, record: Record | None = None
     ) -> tuple[FloatArray, State, Backward]:
-        plain = spans is None and record is None
-        direct = self._call_core(self._only_trained, x, state, True) if plain else None
+        return self._train(x, state, spans, record, False)
+
+    def _train(
+        self,
+        x: FloatArray,
+        state: State | None,
+        spans: Spans | None,
+        record: Record | None = None,
+        training: bool = True,
+    ) -> tuple[FloatArray, State, Backward]:
+        only = self._only_trained if training else self._only_called
+        direct = self._call_core(only, x, state, True) if spans is None and record is None else None
         if direct is not None:
             return self._trained(x, state, *direct)
         learnt = state is None and self.learn_initial_state
         if learnt:
             state = self._initial_state(x)
-        y, final, steps = run(self, x, state, spans, True, record)
+        y, final, steps = run(self, x, state, spans, training, record, True)
         y.flags.writeable = False
         kind = StackBackward if record is None or record.cells is None else CellsBackward
         return y, final, kind(self, x.shape, state, spans, steps, learnt)

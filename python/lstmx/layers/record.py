@@ -61,12 +61,12 @@ class Record:
 
 def cell_shapes(lstm: LSTM, shape: Shape) -> list[Shape]:
     """The shape of each layer's c at every step, for an x of `shape`."""
-    return [(*shape[:-1], len(layer.cells) * layer.hidden_size) for layer in lstm._layers]
+    return [(*shape[:-1], lstm._directions * lstm._sizes(k)[1]) for k in range(lstm.num_layers)]
 
 
 def part_of(lstm: LSTM, array: FloatArray, index: int, d: int) -> FloatArray:
     """A view [T,B,H] of the part of a layer's array (c, a gate, a gradient of them) that is direction d's."""
-    hidden = lstm._layers[index].hidden_size
+    hidden = lstm._sizes(index)[1]
     return lstm._time_major(array)[:, :, d * hidden : (d + 1) * hidden]
 
 

@@ -86,11 +86,14 @@ def run(
     spans: Spans | None,
     training: bool,
     record: Record | None = None,
+    keeps: bool | None = None,
 ) -> tuple[FloatArray, State, list[Step]]:
-    """Return `(y, final state, steps)`; the steps are empty where not training.
+    """Return `(y, final state, steps)`.
 
-    What else is wanted is written into `record`.
+    `training`: whether anything is dropped. `keeps`: whether backward can follow, as in training unless said;
+    otherwise the steps are empty. What else is wanted is written into `record`.
     """
+    keeps = training if keeps is None else keeps
     y = np.empty((*x.shape[:-1], lstm.output_size), FLOAT32)
     final = lstm._states.empty(lstm._batch_of(x.shape))
     h_n, c_n = cells_of(final[0]), cells_of(final[1])
@@ -100,9 +103,9 @@ def run(
         h_0, c_0 = cells_of(state[0]), cells_of(state[1])
     version, threads, saved = lstm._arena.version, _core.get_num_threads(), lstm.checkpoint_steps or 0
     drops = training and lstm.weight_dropout > 0
-    taped = training
-    if record is not None and record.trace is not None and not training:
-        taped, saved = True, 0  # gates are kept by tapes of all steps; these are dropped at once
+    taped = keeps
+    if record is not None and record.trace is not None:
+        taped, saved = True, 0  # gates come with a tape of all steps, which may be dropped at once
     # Weights that live for one call have a version of their own: no plan can take them for the layer's.
     cell_version = Arena.new_version() if drops else version
     steps: list[Step] = []
@@ -145,12 +148,12 @@ def run(
             one, other = layer.parts(hidden)
             merged = np.add(one, other, out=outputs if connection is None else None)
         if connection is not None:
-            connected = connection.forward(version, inputs, merged, outputs, training)
+            connected = connection.forward(version, inputs, merged, outputs, keeps)
         mask = None
-        if training:
-            if lstm.dropout and index < last:
-                assert lstm._rng is not None
-                mask = draw_mask(outputs.shape, lstm.dropout, lstm._rng)
+        if training and lstm.dropout and index < last:
+            assert lstm._rng is not None
+            mask = draw_mask(outputs.shape, lstm.dropout, lstm._rng)
+        if keeps:
             steps.append(Step(inputs, hidden, tapes, weight_masks, connected, mask))
         inputs = outputs if mask is None else outputs * mask
     return y, final, steps
