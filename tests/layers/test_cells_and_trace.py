@@ -251,7 +251,8 @@ class TestCost:
             assert len(model.forward(x)) == 3
         with pytest.raises(AssertionError, match="a record was made"):
             lstm(x, return_cells=True)
-        monkeypatch.setattr("lstmx.layers.lstm.run", refuse)
+        monkeypatch.setattr(lstmx.LSTM, "_infer", refuse)
+        monkeypatch.setattr(lstmx.LSTM, "_train", refuse)
         lstm(x)
         lstm.forward(x)[2](x[:, :, :1].repeat(5, axis=2))
 
