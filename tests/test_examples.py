@@ -41,6 +41,17 @@ def test_forecast_co2(request, tmp_path):
     assert (tmp_path / "co2.safetensors").exists()
 
 
+def test_gates_of_a_memory(request, tmp_path):
+    output = run_example(request, "gates_of_a_memory.py", tmp_path)
+    error = re.search(r"over a new sequence: (\S+)", output)
+    gate = re.search(r"forget gate, mean over the units: (\S+) at marks, (\S+) elsewhere", output)
+    assert error is not None
+    assert gate is not None
+    assert float(error[1]) < 0.1
+    assert float(gate[1]) < float(gate[2]) - 0.15
+    check_picture(tmp_path / "gates_of_a_memory.png")
+
+
 def test_the_co2_file_is_what_its_script_makes(request, tmp_path):
     pytest.importorskip("statsmodels", reason="statsmodels: the making of co2_weekly.csv was NOT tested")
     folder = request.config.rootpath / "examples" / "data"

@@ -78,8 +78,8 @@ def _as_array(name: str, value: Any) -> NDArray[Any]:
         ) from None
 
 
-def check_int(name: str, value: Any, *, minimum: int | None = None) -> int:
-    """Return `value` as an int; bool and float are a TypeError, a value below `minimum` a ValueError."""
+def check_int(name: str, value: Any, *, minimum: int | None = None, maximum: int | None = None) -> int:
+    """Return `value` as an int; bool and float are a TypeError, a value out of range a ValueError."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -88,6 +88,8 @@ def check_int(name: str, value: Any, *, minimum: int | None = None) -> int:
         raise TypeError(f"{name}: expected an integer, got {value!r}") from None
     if minimum is not None and number < minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {number}")
+    if maximum is not None and number > maximum:
+        raise ValueError(f"{name}: expected at most {maximum}, got {number}")
     return number
 
 

@@ -1,4 +1,4 @@
-"""Pictures of training and prediction: history curves, target against prediction, a forecast after its past.
+"""Pictures of training and prediction: history curves, target against prediction, forecasts, gates.
 
 Targets are red, predictions blue and dashed, the past grey. Files are drawn with matplotlib's `Figure`
 objects, never through `pyplot`, so that no backend, style or figure of the caller changes. matplotlib is
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lstmx._checks import check_array, check_bool, check_int
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
 TARGET: dict[str, Any] = {"color": "red", "linestyle": "-"}
 PREDICTION: dict[str, Any] = {"color": "blue", "linestyle": "--"}
 PAST: dict[str, Any] = {"color": "0.45", "linestyle": "-"}
+
+GATE_TITLES = {"i": "input gate i", "f": "forget gate f", "g": "candidate g", "o": "output gate o"}
+
+# Of heat maps, by what an activation gives: in both, 0 is white.
+FROM_0_TO_1: dict[str, Any] = {"cmap": "Greens", "vmin": 0.0, "vmax": 1.0}
+FROM_MINUS_1_TO_1: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -1.0, "vmax": 1.0}
 
 SIZE_INCHES = (8.0, 4.5)
 DOTS_PER_INCH = 120
@@ -34,11 +42,15 @@ def new_figure() -> tuple[Figure, Axes]:
     Raises:
         ImportError: matplotlib is not installed.
     """
+    figure = _empty_figure(SIZE_INCHES)
+    return figure, figure.add_subplot()
+
+
+def _empty_figure(size_inches: tuple[float, float]) -> Figure:
     require_matplotlib()
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
-    return figure, figure.add_subplot()
+    return Figure(figsize=size_inches, dpi=DOTS_PER_INCH, layout="constrained")
 
 
 def require_matplotlib() -> None:
@@ -180,6 +192,105 @@ def plot_forecast(
     ax.plot(t_after, after, label="forecast", **PREDICTION, **_dot(after))
     _label(ax, _default_xlabel(t_after) if xlabel is None else xlabel, ylabel, title)
     return save_figure(path, figure)
+
+
+def plot_gates(
+    path: str | os.PathLike[str],
+    trace: Mapping[str, Sequence[ArrayLike]],
+    *,
+    layer: int = 0,
+    row: int = 0,
+    batch_first: bool = False,
+    length: int | None = None,
+    title: str | None = None,
+    xlabel: str = "step",
+) -> Path:
+    """Write heat maps of the gates i, f, g, o of one layer over one sequence to an image file.
+
+    Time goes to the right, hidden units downwards (of a bidirectional layer the reverse direction's after the
+    forward ones). One colour bar is for i, f and o, from 0 (shut) to 1 (open), another for g, from -1 to 1.
+
+    Args:
+        path: The file; its suffix chooses the format, none means `.png`.
+        trace: What an `LSTM` called with `trace=True` returns last.
+        layer: The layer, from 0.
+        row: The row of the batch, from 0.
+        batch_first: Whether the layer is: whether a gate is `[B, T, D*H]` instead of `[T, B, D*H]`. Of an
+            unbatched sequence, `[T, D*H]`, it says nothing.
+        length: The number of steps to draw, such as the row's own in a padded batch; None: all.
+        title: A line above the picture.
+        xlabel: What the horizontal axis shows.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError: `trace` is no such mapping, or a number no integer.
+        ValueError: `trace` lacks a gate, a gate is of another shape, or there is no such layer, row or
+            length.
+
+    Example:
+        >>> import tempfile, lstmx, numpy as np
+        >>> lstm = lstmx.LSTM(3, 8, rng=0)
+        >>> y, state, trace = lstm(np.ones((40, 2, 3), np.float32), trace=True)
+        >>> plot_gates(f"{tempfile.mkdtemp()}/gates.png", trace, row=1).name
+        'gates.png'
+    """
+    gates = _gates(trace, layer, row, check_bool("batch_first", batch_first), length)
+    figure = _empty_figure((SIZE_INCHES[0], 1.5 * SIZE_INCHES[1]))
+    axes = figure.subplots(len(gates), sharex=True, sharey=True)
+    bars = {}
+    for ax, (name, values) in zip(axes, gates.items(), strict=True):
+        scale = FROM_MINUS_1_TO_1 if name == "g" else FROM_0_TO_1
+        image = ax.imshow(values.T, aspect="auto", interpolation="nearest", **scale)
+        bars["g" if name == "g" else "i, f, o"] = image, np.linspace(scale["vmin"], scale["vmax"], 5)
+        ax.set_title(GATE_TITLES[name], fontsize="medium", loc="left")
+        ax.set_ylabel("unit")
+        ax.xaxis.set_major_locator(_whole_numbers())
+        ax.yaxis.set_major_locator(_whole_numbers())
+    axes[-1].set_xlabel(xlabel)
+    for label, (image, ticks) in reversed(bars.items()):  # the first one drawn is the outermost
+        figure.colorbar(image, ax=axes, label=label, ticks=ticks, aspect=40, pad=0.02)
+    if title is not None:
+        figure.suptitle(title)
+    return save_figure(path, figure)
+
+
+def _gates(
+    trace: Mapping[str, Sequence[ArrayLike]], layer: int, row: int, batch_first: bool, length: int | None
+) -> dict[str, NDArray[Any]]:
+    """The gates to draw by name, each [T, D*H]."""
+    if not isinstance(trace, Mapping):
+        raise TypeError(f"trace: expected a mapping of gates by name, got {type(trace).__name__}")
+    missing = [name for name in GATE_TITLES if name not in trace]
+    if missing:
+        raise ValueError(f"trace: expected {', '.join(GATE_TITLES)}, got none of {', '.join(missing)}")
+    gates: dict[str, NDArray[Any]] = {}
+    for name in GATE_TITLES:
+        layers = trace[name]
+        label = f"trace[{name!r}][{check_int('layer', layer, minimum=0, maximum=len(layers) - 1)}]"
+        array = np.asarray(check_array(label, layers[layer]))
+        if array.ndim == 2:
+            array = array[:, np.newaxis]
+        elif batch_first and array.ndim == 3:
+            array = array.swapaxes(0, 1)
+        if array.ndim != 3:
+            raise ValueError(f"{label}: expected shape (T, B, D*H) or (T, D*H), got {array.shape}")
+        steps, rows, _ = array.shape
+        row = check_int("row", row, minimum=0, maximum=rows - 1)
+        stop = steps if length is None else check_int("length", length, minimum=1, maximum=steps)
+        gates[name] = array[:stop, row]
+    shapes = {gate.shape for gate in gates.values()}
+    if len(shapes) > 1:
+        raise ValueError(f"trace: expected gates of one shape, got {', '.join(map(str, sorted(shapes)))}")
+    return gates
+
+
+def _whole_numbers() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator("auto", integer=True, steps=(1, 2, 5, 10))
 
 
 def _dot(values: NDArray[Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ statistics of each step alone are `LayerNorm`'s. float32 in and out; between the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,9 +113,15 @@ class BatchNorm(Module):
 
     def _infer(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None]:
         padded = padded_steps(spans, x.shape, self.batch_first)
-        mean, var = (self._buffers[name].astype(np.float64) for name in ("running_mean", "running_var"))
-        y = self._apply(_counted(x, padded), mean, 1.0 / np.sqrt(var + self.eps))
-        return _spread(y, padded, x.shape), None
+        return _spread(self._apply(_counted(x, padded), *self._running()), padded, x.shape), None
+
+    def _infer_taped(
+        self, x: FloatArray, state: None, spans: Spans | None
+    ) -> tuple[FloatArray, None, Backward]:
+        padded = padded_steps(spans, x.shape, self.batch_first)
+        rows, (mean, scale) = _counted(x, padded), self._running()
+        y = _spread(self._apply(rows, mean, scale), padded, x.shape)
+        return y, None, _BatchNormBackward(self, x.shape, True, rows, padded, mean, scale)
 
     def _train(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None, Backward]:
         padded = padded_steps(spans, x.shape, self.batch_first)
@@ -127,7 +134,12 @@ class BatchNorm(Module):
             self._move("running_mean", mean)
             self._move("running_var", var * (count / (count - 1)))
         y = _spread(self._apply(rows, mean, scale), padded, x.shape)
-        return y, None, _BatchNormBackward(self, x.shape, rows, padded, mean, scale)
+        return y, None, _BatchNormBackward(self, x.shape, False, rows, padded, mean, scale)
+
+    def _running(self) -> tuple[DoubleArray, DoubleArray]:
+        """The running mean and one over the running deviation."""
+        mean, var = (self._buffers[name].astype(np.float64) for name in ("running_mean", "running_var"))
+        return mean, 1.0 / np.sqrt(var + self.eps)
 
     def _apply(self, rows: FloatArray, mean: DoubleArray, scale: DoubleArray) -> FloatArray:
         """Return y [N,F] for the statistics given."""
@@ -158,12 +170,15 @@ def _spread(rows: FloatArray, padded: NDArray[np.bool_] | None, shape: Shape) ->
 
 
 class _BatchNormBackward(Backward):
-    __slots__ = ("_layer", "_shape")
+    """`fixed`: whether the statistics are constants, rather than those of x itself."""
 
-    def __init__(self, layer: BatchNorm, shape: Shape, *kept: Any) -> None:
+    __slots__ = ("_fixed", "_layer", "_shape")
+
+    def __init__(self, layer: BatchNorm, shape: Shape, fixed: bool, *kept: Any) -> None:
         super().__init__(*kept, layer.params["weight"].copy())
         self._layer = layer
         self._shape = shape
+        self._fixed = fixed
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
         return as_float32(name, dy, self._shape)
@@ -182,7 +197,7 @@ class _BatchNormBackward(Backward):
         if not need_dx:
             return None, None
         # What each element moves through the statistics of its feature, before the common factor.
-        count = max(len(rows), 1)
+        count = math.inf if self._fixed else max(len(rows), 1)
         through_mean, through_var = d_bias / count, scale * d_weight / count
         dx = np.empty(rows.shape, FLOAT32)
         for part in row_blocks(rows):

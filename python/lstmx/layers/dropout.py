@@ -78,15 +78,20 @@ class Dropout(Module):
 
     def _train(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None, Backward]:
         mask = draw_mask(x.shape, self.p, self._rng)
-        return np.asarray(x * mask), None, _DropoutBackward(mask)
+        return np.asarray(x * mask), None, _DropoutBackward(x.shape, mask)
+
+    def _infer_taped(
+        self, x: FloatArray, state: None, spans: Spans | None
+    ) -> tuple[FloatArray, None, Backward]:
+        return x, None, _DropoutBackward(x.shape, None)
 
 
 class _DropoutBackward(Backward):
     __slots__ = ("_shape",)
 
-    def __init__(self, mask: FloatArray) -> None:
+    def __init__(self, shape: Shape, mask: FloatArray | None) -> None:
         super().__init__(mask)
-        self._shape = mask.shape
+        self._shape = shape
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
         return as_float32(name, dy, self._shape)
@@ -96,4 +101,6 @@ class _DropoutBackward(Backward):
     ) -> tuple[FloatArray | None, None]:
         assert dy is not None
         (mask,) = self._take()
-        return (np.asarray(dy * mask) if need_dx else None), None
+        if mask is not None and need_dx:
+            dy = np.asarray(dy * mask)
+        return dy if need_dx else None, None

@@ -7,8 +7,8 @@ The plain cell is the core's fused one; any option that is used takes the cell "
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from lstmx._checks import FloatArray, check_bool, check_float, check_int
 from lstmx._inputs import Spans
 from lstmx.layers.arena import Arena, Shape
 from lstmx.layers.module import Backward
+from lstmx.layers.record import Record
 from lstmx.layers.recurrent import Recurrent, check_zoneout
 from lstmx.layers.stack import Cell, StackBackward
 from lstmx.layers.states import State, check_items
@@ -117,8 +118,17 @@ class LSTM(Recurrent):
     H is the last layer's, and each of h_0, c_0, h_n, c_n is a tuple of one array `[D, B, H_k]` a layer.
 
     `y, (h_n, c_n), backward = lstm.forward(x, state, *, lengths=None, resets=None)` trains; its y is
-    read-only because backward reads it again. In `backward(dy, (dh_n, dc_n))`, each of the three may be None
-    for zeros.
+    read-only because backward reads it again. (With `training=False`, nothing is dropped.) In `backward(dy,
+    (dh_n, dc_n))`, each of the three may be None for zeros.
+
+    c at every step: `return_cells=True` adds a last item to what a call or `forward` returns, `cells`, a list
+    of one array a layer, `[T, B, D*H_k]` in the layout of y (the directions side by side also in a sum), 0
+    beyond `lengths`. The backward of that `forward` takes gradients into them: `backward(dy, dstate,
+    dcells)`, with `dcells` such a list; it and its items may be None for zeros.
+
+    The gates at every step: `trace=True` adds a last item, too (after `cells`): a dict of "i", "f", "g" and
+    "o", after their activations, each a list like `cells`. In `forward` the layer must keep all steps
+    (`checkpoint_steps=None`). `lstmx.plotting.plot_gates` draws them.
 
     Rows of different lengths: `lengths`, integers `[B]` in any order, from 0 to T. Row b has the steps
     t < lengths[b]. Beyond them x and dy are never read (NaN there changes nothing), and y and dx are 0; the
@@ -158,6 +168,10 @@ class LSTM(Recurrent):
         >>> y, _ = lstm(x, lengths=[20, 3, 0, 7])
         >>> bool(y[1, 2].any()), bool(y[1, 3:].any())
         (True, False)
+        >>> y, state, backward, cells, trace = lstm.forward(x, return_cells=True, trace=True)
+        >>> bool((cells[0][:, -1] == state[1][0]).all()), trace["f"][1].shape
+        (True, (4, 20, 8))
+        >>> dx, dstate = backward(None, None, [None, np.ones_like(cells[1])])
         >>> lstm = lstmx.LSTM(3, [8, 5], bidirectional=True, merge="sum", connection="highway", rng=0)
         >>> y, (h_n, c_n) = lstm(np.zeros((20, 4, 3), np.float32))
         >>> y.shape, [h.shape for h in h_n], lstm.params["weight_gate_l1"].shape
@@ -316,10 +330,41 @@ class LSTM(Recurrent):
 
     # --- the two passes -------------------------------------------------------------------------------------
 
+    @overload
     def __call__(
-        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
-    ) -> tuple[FloatArray, Any]:
-        """Return `(y, (h_n, c_n))`: inference, without dropout."""
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        return_cells: Literal[False] = False,
+        trace: Literal[False] = False,
+    ) -> tuple[FloatArray, Any]: ...
+    @overload
+    def __call__(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        return_cells: bool = False,
+        trace: bool = False,
+    ) -> tuple[Any, ...]: ...
+    def __call__(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        return_cells: bool = False,
+        trace: bool = False,
+    ) -> tuple[Any, ...]:
+        """Return `(y, (h_n, c_n))`, and `cells`, `trace` if asked for: inference, without dropout."""
+        if return_cells or trace:
+            return self._call_recorded(self._infer, x, state, lengths, resets, return_cells, trace)
         direct = (
             self._call_core(self._only_called, x, state, False)
             if lengths is None and resets is None
@@ -327,17 +372,58 @@ class LSTM(Recurrent):
         )
         return super().__call__(x, state, lengths=lengths, resets=resets) if direct is None else direct[:2]
 
+    @overload
     def forward(
-        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
-    ) -> tuple[FloatArray, Any, Backward]:
-        """Return `(y, (h_n, c_n), backward)`: the training pass, with dropout; see `Module.forward`."""
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        training: bool = True,
+        return_cells: Literal[False] = False,
+        trace: Literal[False] = False,
+    ) -> tuple[FloatArray, Any, Backward]: ...
+    @overload
+    def forward(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        training: bool = True,
+        return_cells: bool = False,
+        trace: bool = False,
+    ) -> tuple[Any, ...]: ...
+    def forward(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        resets: Any = None,
+        training: bool = True,
+        return_cells: bool = False,
+        trace: bool = False,
+    ) -> tuple[Any, ...]:
+        """Return `(y, (h_n, c_n), backward)`, and `cells`, `trace` if asked for: the training pass.
+
+        With dropout, unless `training` is False; see `Module.forward`.
+        """
+        if return_cells or trace:
+            if trace and self.checkpoint_steps is not None:
+                steps = self.checkpoint_steps
+                raise ValueError(f"trace: expected False with checkpoint_steps={steps}, got {trace!r}")
+            hook = self._train if check_bool("training", training) else self._infer_taped
+            return self._call_recorded(hook, x, state, lengths, resets, return_cells, trace)
         direct = (
             self._call_core(self._only_trained, x, state, True)
-            if lengths is None and resets is None
+            if lengths is None and resets is None and training is True
             else None
         )
         if direct is None:
-            return super().forward(x, state, lengths=lengths, resets=resets)
+            return super().forward(x, state, lengths=lengths, resets=resets, training=training)
         return self._trained(x, state, *direct)
 
     def _call_core(self, cell: Cell | None, x: Any, state: Any, training: bool) -> Any:
@@ -351,20 +437,48 @@ class LSTM(Recurrent):
         options = self.batch_first, training, self.checkpoint_steps or 0, _core.get_num_threads()
         return cell.plan.call(self._arena.version, *cell.weights, x, state, *options)
 
-    def _infer(self, x: FloatArray, state: State | None, spans: Spans | None) -> tuple[FloatArray, State]:
-        if spans is None and self._only_cell is not None:
+    def _call_recorded(
+        self,
+        hook: Callable[..., tuple[Any, ...]],
+        x: Any,
+        state: Any,
+        lengths: Any,
+        resets: Any,
+        return_cells: bool,
+        trace: bool,
+    ) -> tuple[Any, ...]:
+        """What a call returns that asks for cells or a trace."""
+        x = self._check_x("x", x)
+        state = self._check_state("state", state, x.shape)
+        spans = self._check_spans(lengths, resets, x.shape)
+        return_cells, trace = check_bool("return_cells", return_cells), check_bool("trace", trace)
+        record = Record(self, x.shape, return_cells, trace)
+        return (*hook(x, state, spans, record), *record.items())
+
+    def _infer(
+        self, x: FloatArray, state: State | None, spans: Spans | None, record: Record | None = None
+    ) -> tuple[FloatArray, State]:
+        if spans is None and record is None and self._only_cell is not None:
             if state is None and self.learn_initial_state:
                 state = self._initial_state(x)
             direct = self._call_core(self._only_cell, x, state, False)
             if direct is not None:
                 return direct[0], direct[1]
-        return super()._infer(x, state, spans)
+        return super()._infer(x, state, spans, record)
 
     def _train(
-        self, x: FloatArray, state: State | None, spans: Spans | None
+        self,
+        x: FloatArray,
+        state: State | None,
+        spans: Spans | None,
+        record: Record | None = None,
+        training: bool = True,
     ) -> tuple[FloatArray, State, Backward]:
-        direct = self._call_core(self._only_trained, x, state, True) if spans is None else None
-        return super()._train(x, state, spans) if direct is None else self._trained(x, state, *direct)
+        only = self._only_trained if training else self._only_called
+        direct = self._call_core(only, x, state, True) if spans is None and record is None else None
+        if direct is not None:
+            return self._trained(x, state, *direct)
+        return super()._train(x, state, spans, record, training)
 
     def _trained(
         self, x: FloatArray, state: State | None, y: FloatArray, final: State, tape: _core.LstmTape

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from lstmx._checks import FloatArray, check_array
+from lstmx._checks import FloatArray, check_array, check_bool
 from lstmx._inputs import Spans, as_float32, check_spans
 from lstmx.layers.arena import Arena, ArrayViews, Parameter, Shape
 from lstmx.layers.stream import Stream
@@ -149,9 +149,13 @@ class Module(ABC):
         return self._infer(x, state, None if plain else self._check_spans(lengths, resets, x.shape))
 
     def forward(
-        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
+        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None, training: bool = True
     ) -> tuple[FloatArray, Any, Backward]:
         """Return `(y, state, backward)`: the training pass, with dropout; see `Backward`.
+
+        With `training=False` it is inference, but with a `backward`: nothing is dropped or drawn, `BatchNorm`
+        uses its running statistics and leaves them as they are. So are gradients by the input of a trained
+        model, or all gradients but for the noise.
 
         The arrays given and the `y` returned are kept by reference, not copied: do not change them before
         `backward` was called. (Where backward reads `y` again, it is read-only.)
@@ -159,7 +163,10 @@ class Module(ABC):
         x = self._check_x("x", x)
         state = self._check_state("state", state, x.shape)
         plain = lengths is None and resets is None
-        return self._train(x, state, None if plain else self._check_spans(lengths, resets, x.shape))
+        spans = None if plain else self._check_spans(lengths, resets, x.shape)
+        if not check_bool("training", training):
+            return self._infer_taped(x, state, spans)
+        return self._train(x, state, spans)
 
     def stream(self, batch_size: int) -> Stream:
         """Return a `Stream`: inference step by step over `batch_size` sequences, with the state carried.
@@ -420,6 +427,12 @@ class Module(ABC):
     @abstractmethod
     def _train(self, x: FloatArray, state: Any, spans: Spans | None) -> tuple[FloatArray, Any, Backward]:
         """Return `(y, state, backward)` for checked arguments."""
+
+    def _infer_taped(
+        self, x: FloatArray, state: Any, spans: Spans | None
+    ) -> tuple[FloatArray, Any, Backward]:
+        """`_infer` with a backward; for layers whose training differs, or contains what does, to override."""
+        return self._train(x, state, spans)
 
 
 def _views(arrays: Mapping[str, FloatArray], *, writable: bool) -> dict[str, FloatArray]:

@@ -25,7 +25,8 @@ from lstmx.layers.direction import BOTH, FORWARD, REVERSE
 from lstmx.layers.initial import fill_glorot, fill_uniform
 from lstmx.layers.masks import Drops
 from lstmx.layers.module import Backward, Module
-from lstmx.layers.stack import Cell, Layer, StackBackward, run
+from lstmx.layers.record import Record
+from lstmx.layers.stack import Cell, CellsBackward, Layer, StackBackward, run
 from lstmx.layers.states import HalfLayout, State, StateLayout, cells_of
 
 # Of a highway's gate at the start, so that it carries what goes in: Srivastava et al. 2015 take -1 to -3.
@@ -253,21 +254,34 @@ class Recurrent(Module):
 
     # --- the two passes -------------------------------------------------------------------------------------
 
-    def _infer(self, x: FloatArray, state: State | None, spans: Spans | None) -> tuple[FloatArray, State]:
+    def _infer(
+        self, x: FloatArray, state: State | None, spans: Spans | None, record: Record | None = None
+    ) -> tuple[FloatArray, State]:
         if state is None and self.learn_initial_state:
             state = self._initial_state(x)
-        y, final, _ = run(self, x, state, spans, False)
+        y, final, _ = run(self, x, state, spans, False, record)
         return y, final
 
+    def _infer_taped(
+        self, x: FloatArray, state: State | None, spans: Spans | None, record: Record | None = None
+    ) -> tuple[FloatArray, State, Backward]:
+        return self._train(x, state, spans, record, False)
+
     def _train(
-        self, x: FloatArray, state: State | None, spans: Spans | None
+        self,
+        x: FloatArray,
+        state: State | None,
+        spans: Spans | None,
+        record: Record | None = None,
+        training: bool = True,
     ) -> tuple[FloatArray, State, Backward]:
         learnt = state is None and self.learn_initial_state
         if learnt:
             state = self._initial_state(x)
-        y, final, steps = run(self, x, state, spans, True)
+        y, final, steps = run(self, x, state, spans, training, record, True)
         y.flags.writeable = False
-        return y, final, StackBackward(self, x.shape, state, spans, steps, learnt)
+        kind = StackBackward if record is None or record.cells is None else CellsBackward
+        return y, final, kind(self, x.shape, state, spans, steps, learnt)
 
     # --- initial states -------------------------------------------------------------------------------------
 

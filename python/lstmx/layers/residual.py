@@ -100,9 +100,16 @@ class Residual(Container):
         y, state = self.layer._infer(x, state, spans)
         return _add(x, y, padded_steps(spans, x.shape, self.batch_first)), state
 
-    def _train(self, x: FloatArray, state: Any, spans: Spans | None) -> tuple[FloatArray, Any, Backward]:
+    def _infer_taped(
+        self, x: FloatArray, state: Any, spans: Spans | None
+    ) -> tuple[FloatArray, Any, Backward]:
+        return self._train(x, state, spans, False)
+
+    def _train(
+        self, x: FloatArray, state: Any, spans: Spans | None, training: bool = True
+    ) -> tuple[FloatArray, Any, Backward]:
         padded = padded_steps(spans, x.shape, self.batch_first)
-        y, state, backward = self.layer._train(x, state, spans)
+        y, state, backward = (self.layer._train if training else self.layer._infer_taped)(x, state, spans)
         return _add(x, y, padded), state, _ResidualBackward(backward, padded)
 
 

@@ -145,12 +145,17 @@ class Sequential(Container):
             x, spans = y, _spans_after(spans, x, y)
         return x, tuple(final)
 
-    def _train(
+    def _infer_taped(
         self, x: FloatArray, state: tuple[Any, ...] | None, spans: Spans | None
+    ) -> tuple[FloatArray, tuple[Any, ...], Backward]:
+        return self._train(x, state, spans, False)
+
+    def _train(
+        self, x: FloatArray, state: tuple[Any, ...] | None, spans: Spans | None, training: bool = True
     ) -> tuple[FloatArray, tuple[Any, ...], Backward]:
         final, steps = [], []
         for layer, item in zip(self.layers, state or (None,) * len(self.layers), strict=True):
-            y, item, backward = layer._train(x, item, spans)
+            y, item, backward = (layer._train if training else layer._infer_taped)(x, item, spans)
             final.append(item)
             steps.append(backward)
             x, spans = y, _spans_after(spans, x, y)

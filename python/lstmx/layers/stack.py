@@ -21,11 +21,13 @@ from lstmx.layers.direction import Direction, directions
 from lstmx.layers.dropout import draw_mask
 from lstmx.layers.masks import Masks
 from lstmx.layers.module import Backward
-from lstmx.layers.states import State, cells_of
+from lstmx.layers.record import Record, cell_shapes, part_of
+from lstmx.layers.states import State, cells_of, check_items
 
 if TYPE_CHECKING:
     from lstmx.layers.recurrent import Recurrent
 
+DCells: TypeAlias = list[FloatArray | None] | None
 Weights: TypeAlias = tuple[FloatArray, FloatArray, FloatArray | None, FloatArray | None]
 Others: TypeAlias = dict[str, Any]  # by the kernels' names; those that there are
 
@@ -84,9 +86,20 @@ class Step(NamedTuple):
 
 
 def run(
-    lstm: Recurrent, x: FloatArray, state: State | None, spans: Spans | None, training: bool
+    lstm: Recurrent,
+    x: FloatArray,
+    state: State | None,
+    spans: Spans | None,
+    training: bool,
+    record: Record | None = None,
+    keeps: bool | None = None,
 ) -> tuple[FloatArray, State, list[Step]]:
-    """Return `(y, final state, steps)`; the steps are empty where not training."""
+    """Return `(y, final state, steps)`.
+
+    `training`: whether anything is dropped. `keeps`: whether backward can follow, as in training unless said;
+    otherwise the steps are empty. What else is wanted is written into `record`.
+    """
+    keeps = training if keeps is None else keeps
     y = np.empty((*x.shape[:-1], lstm.output_size), FLOAT32)
     final = lstm._states.empty(lstm._batch_of(x.shape))
     h_n, c_n = cells_of(final[0]), cells_of(final[1])
@@ -95,6 +108,9 @@ def run(
         c_0 = h_0  # a GRU's
     version, threads, saved = lstm._arena.version, _core.get_num_threads(), lstm.checkpoint_steps or 0
     drops = training and lstm.weight_dropout > 0
+    taped = keeps
+    if record is not None and record.trace is not None:
+        taped, saved = True, 0  # gates come with a tape of all steps, which may be dropped at once
     # Weights that live for one call have a version of their own: no plan can take them for the layer's.
     cell_version = Arena.new_version() if drops else version
     rng = lstm._rng if training else None
@@ -122,27 +138,30 @@ def run(
             masks.append({} if lstm._drops is None else lstm._drops.masks(shape[0], h_n[k], c_n[k], rng))
             source, room = (inputs, part) if way.order is None else (way.read(inputs), way.room(part))
             lengths, resets, _ = way
+            recorded = {} if record is None else record.rooms(index, k % len(ways), way)
             tapes.append(
                 cell.plan.forward(
                     *(cell_version, *weights, source, h, c, lengths, resets),
-                    *(room, h_n[k], c_n[k], training, saved, threads),
-                    **(cell.others | masks[-1]),
+                    *(room, h_n[k], c_n[k], taped, saved, threads),
+                    **(cell.others | masks[-1] | recorded),
                 )
             )
             if room is not part:
                 way.deliver(room, part)
+            if record is not None:
+                record.deliver(index, k % len(ways), way, recorded)
             k += 1
         merged, connected = hidden, None
         if sums:
             one, other = layer.parts(hidden)
             merged = np.add(one, other, out=outputs if connection is None else None)
         if connection is not None:
-            connected = connection.forward(version, inputs, merged, outputs, training)
+            connected = connection.forward(version, inputs, merged, outputs, keeps)
         mask = None
-        if training:
-            if lstm.dropout and index < last:
-                assert lstm._rng is not None
-                mask = draw_mask(outputs.shape, lstm.dropout, lstm._rng)
+        if training and lstm.dropout and index < last:
+            assert lstm._rng is not None
+            mask = draw_mask(outputs.shape, lstm.dropout, lstm._rng)
+        if keeps:
             steps.append(Step(inputs, hidden, tapes, weight_masks, masks, connected, mask))
         inputs = outputs if mask is None else outputs * mask
     return y, lstm._states.state(final), steps
@@ -191,6 +210,16 @@ class StackBackward(Backward):
         need_dx: bool,
         need_dstate: bool,
     ) -> tuple[FloatArray | None, State | None]:
+        return self._differentiate(dy, dstate, None, need_dx, need_dstate)
+
+    def _differentiate(
+        self,
+        dy: FloatArray | None,
+        dstate: State | None,
+        dcells: DCells,
+        need_dx: bool,
+        need_dstate: bool,
+    ) -> tuple[FloatArray | None, State | None]:
         state, spans, steps = self._take()
         lstm = self._layer
         dx = np.empty(self._shape, FLOAT32) if need_dx else None
@@ -212,7 +241,9 @@ class StackBackward(Backward):
             first = index * len(ways)
             for d, way in enumerate(ways):
                 its_states = [None if a is None else a[first + d] for a in states]
-                _run_cell(layer, d, step, way, its_states, d_outputs, d_inputs)
+                d_cells = None if dcells is None else dcells[index]
+                d_cells = None if d_cells is None else way.read(part_of(lstm, d_cells, index, d))
+                _run_cell(layer, d, step, way, its_states, d_outputs, d_cells, d_inputs)
             if d_past is not None:
                 assert d_inputs is not None
                 d_inputs += d_past
@@ -225,6 +256,50 @@ class StackBackward(Backward):
         if self._learnt:
             lstm._add_to_initial(d_state)
         return dx, d_state if need_dstate else None
+
+
+class CellsBackward(StackBackward):
+    """Backward of a call with `return_cells=True`: `backward(dy, dstate, dcells)`.
+
+    `dcells`: one gradient a layer of the cells that the call returned, each of their shape or None for zeros;
+    None stands for no gradient at all.
+    """
+
+    __slots__ = ()
+
+    def __call__(
+        self,
+        dy: Any,
+        dstate: Any = None,
+        dcells: Any = None,
+        *,
+        need_dx: bool = True,
+        need_dstate: bool = True,
+    ) -> tuple[FloatArray | None, Any]:
+        """Return `(dx, dstate)`, as `Backward` says, and add to the layer's gradients."""
+        return super().__call__(dy, (dstate, dcells), need_dx=need_dx, need_dstate=need_dstate)
+
+    # `Backward` hands on what it takes for dstate, from the check to the run: here a pair of both.
+
+    def _check_dstate(self, name: str, dstate: Any) -> Any:
+        dstate, dcells = dstate
+        return super()._check_dstate(name, dstate), self._check_dcells("dcells", dcells)
+
+    def _run(
+        self, dy: FloatArray | None, dstate: Any, need_dx: bool, need_dstate: bool
+    ) -> tuple[FloatArray | None, State | None]:
+        dstate, dcells = dstate
+        return self._differentiate(dy, dstate, dcells, need_dx, need_dstate)
+
+    def _check_dcells(self, name: str, dcells: Any) -> DCells:
+        if dcells is None:
+            return None
+        shapes = cell_shapes(self._layer, self._shape)
+        items = check_items(name, dcells, len(shapes), f"a list of {len(shapes)}, one a layer")
+        return [
+            None if item is None else as_float32(f"{name}[{k}]", item, shape)
+            for k, (item, shape) in enumerate(zip(items, shapes, strict=True))
+        ]
 
 
 def _without_padding(d_outputs: FloatArray | None, spans: Spans | None) -> FloatArray | None:
@@ -243,6 +318,7 @@ def _run_cell(
     way: Direction,
     states: list[Any],
     d_merged: FloatArray | None,
+    dcells: FloatArray | None,
     d_inputs: FloatArray | None,
 ) -> None:
     """Differentiate one direction; d_inputs, if wanted, becomes (of the first) or takes in its share."""
@@ -255,9 +331,10 @@ def _run_cell(
     d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh = cell.d_weights
     d_dropped = d_weight_hh if weight_mask is None else np.zeros(weight_mask.shape, FLOAT32)
     gradients = d_weight_ih, d_dropped, d_bias_ih, d_bias_hh
+    threads = _core.get_num_threads()
     step.tapes[d].backward(
-        *(x, y, h_0, dy, dh_n, dc_n, dx, dh_0, dc_0, *gradients, _core.get_num_threads()),
-        **(cell.d_others | step.masks[d]),
+        *(x, y, h_0, dy, dh_n, dc_n, dx, dh_0, dc_0, *gradients, threads),
+        **(cell.d_others | step.masks[d] | {"dcells": dcells}),
     )
     if weight_mask is not None:
         d_weight_hh += d_dropped * weight_mask
