@@ -9,22 +9,22 @@ using lstmx::Buffer;
 using lstmx::BufferPool;
 
 int main() {
-  auto pool = std::make_shared<BufferPool>();
+  auto pool = std::make_shared<BufferPool<float>>();
   const float* first = nullptr;
   {
-    const Buffer buffer = pool->acquire(100);
+    const Buffer<float> buffer = pool->acquire(100);
     first = buffer.data();
     CHECK(reinterpret_cast<std::uintptr_t>(first) % 64 == 0);
   }
   for (int i = 0; i < 10; ++i) CHECK(pool->acquire(60 + i).data() == first);  // the idle one serves smaller wishes
   {
-    const Buffer a = pool->acquire(100), b = pool->acquire(100);
+    const Buffer<float> a = pool->acquire(100), b = pool->acquire(100);
     CHECK(a.data() != b.data());
   }
-  std::vector<Buffer> many;
+  std::vector<Buffer<float>> many;
   for (int i = 0; i < 20; ++i) many.push_back(pool->acquire(1000 + i));
   many.clear();
-  Buffer outlives = pool->acquire(5);
+  Buffer<float> outlives = pool->acquire(5);
   pool.reset();
   outlives.data()[4] = 1.0f;
   return 0;

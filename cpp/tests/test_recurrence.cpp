@@ -91,8 +91,8 @@ void check_case(Index T, Index B, Index I, Index H, int threads, Index checkpoin
   Case k = make_case(T, B, I, H);
   const auto zeros = [](Index n) { return Floats(static_cast<std::size_t>(n), 0.0f); };
   Floats y = zeros(T * B * H), h_n = zeros(B * H), c_n = zeros(B * H);
-  RecurrentPlan plan(Cell::lstm, I, H);
-  RecurrentCall call{};
+  RecurrentPlan<float> plan(Cell::lstm, I, H);
+  RecurrentCall<float> call{};
   call.T = T;
   call.B = B;
   call.x = {k.x.data(), B * I, I};
@@ -103,7 +103,7 @@ void check_case(Index T, Index B, Index I, Index H, int threads, Index checkpoin
   call.c_n = c_n.data();
   call.checkpoint_steps = checkpoint_steps;
   call.threads = threads;
-  const RecurrentWeights weights{k.weight_ih.data(), k.weight_hh.data(), k.bias_ih.data(), k.bias_hh.data()};
+  const RecurrentWeights<float> weights{k.weight_ih.data(), k.weight_hh.data(), k.bias_ih.data(), k.bias_hh.data()};
   const auto tape = plan.forward(1, weights, call, true);
 
   std::vector<double> exact(y.size());
@@ -113,7 +113,7 @@ void check_case(Index T, Index B, Index I, Index H, int threads, Index checkpoin
   Floats dx = zeros(T * B * I), dh_0 = zeros(B * H), dc_0 = zeros(B * H);
   Floats d_weight_ih = zeros(4 * H * I), d_weight_hh = zeros(4 * H * H), d_bias_ih = zeros(4 * H),
          d_bias_hh = zeros(4 * H);
-  RecurrentBackward backward{};
+  RecurrentBackward<float> backward{};
   backward.x = call.x;
   backward.y = {y.data(), B * H, H};
   backward.h_0 = k.h_0.data();
@@ -164,7 +164,7 @@ int main() {
     }
   }
   check_rows();
-  CHECK(throws<std::invalid_argument>([] { RecurrentPlan(Cell::lstm, 0, 4); }, "input_size"));
-  CHECK(throws<std::invalid_argument>([] { RecurrentPlan(Cell::lstm, 4, Index{1} << 40); }, "hidden_size"));
+  CHECK(throws<std::invalid_argument>([] { RecurrentPlan<float>(Cell::lstm, 0, 4); }, "input_size"));
+  CHECK(throws<std::invalid_argument>([] { RecurrentPlan<float>(Cell::lstm, 4, Index{1} << 40); }, "hidden_size"));
   return 0;
 }

@@ -21,20 +21,26 @@ enum class Access { read, write };
   throw py::value_error(std::string(name) + ": expected " + expected);
 }
 
-// A float32 array whose last axis is contiguous; the strides of the others in floats.
+// The name of a scalar's dtype.
+template <class Real>
+constexpr const char* dtype_name = sizeof(Real) == sizeof(float) ? "float32" : "float64";
+
+// An array of the scalar whose last axis is contiguous; the strides of the others in scalars.
+template <class Real>
 class Array {
  public:
   Array(const char* name, const py::array& array, int ndim, Access access) : name_(name), array_(array) {
     if (array.ndim() != ndim) refuse(name, std::to_string(ndim) + " dimensions");
     const auto* proxy = py::detail::array_proxy(array.ptr());
     const auto* dtype = py::detail::array_descriptor_proxy(proxy->descr);
-    if (dtype->type_num != 11 || dtype->byteorder != '=') refuse(name, "float32");  // 11: NPY_FLOAT; '=': native order
+    if (dtype->type_num != py::detail::npy_format_descriptor<Real>::value || dtype->byteorder != '=')  // native order
+      refuse(name, dtype_name<Real>);
     if (access == Access::write && !array.writeable()) refuse(name, "a writable array");
     for (int axis = 0; axis < ndim; ++axis) {
-      if (array.strides(axis) % Index{sizeof(float)} != 0 && array.shape(axis) > 1)
-        refuse(name, "strides of whole floats");
+      if (array.strides(axis) % Index{sizeof(Real)} != 0 && array.shape(axis) > 1)
+        refuse(name, "strides of whole numbers");
     }
-    if (array.size() > 0 && array.shape(ndim - 1) > 1 && array.strides(ndim - 1) != Index{sizeof(float)})
+    if (array.size() > 0 && array.shape(ndim - 1) > 1 && array.strides(ndim - 1) != Index{sizeof(Real)})
       refuse(name, "a contiguous last axis");
   }
 
@@ -54,7 +60,7 @@ class Array {
   Array& dense() {
     Index expected = 1;
     for (int axis = static_cast<int>(array_.ndim()) - 1; axis >= 0; --axis) {
-      if (array_.size() > 0 && array_.shape(axis) > 1 && array_.strides(axis) != expected * Index{sizeof(float)})
+      if (array_.size() > 0 && array_.shape(axis) > 1 && array_.strides(axis) != expected * Index{sizeof(Real)})
         refuse(name_, "a C-contiguous array");
       expected *= array_.shape(axis);
     }
@@ -62,28 +68,30 @@ class Array {
   }
 
   Index shape(int axis) const { return array_.shape(axis); }
-  Index stride(int axis) const { return array_.strides(axis) / Index{sizeof(float)}; }
-  const float* data() const { return static_cast<const float*>(array_.data()); }
-  float* mutable_data() const { return const_cast<float*>(data()); }  // Access::write was checked
+  Index stride(int axis) const { return array_.strides(axis) / Index{sizeof(Real)}; }
+  const Real* data() const { return static_cast<const Real*>(array_.data()); }
+  Real* mutable_data() const { return const_cast<Real*>(data()); }  // Access::write was checked
 
-  ConstView3 view3() const { return {data(), stride(0), stride(1)}; }
-  View3 mutable_view3() const { return {mutable_data(), stride(0), stride(1)}; }
+  ConstView3<Real> view3() const { return {data(), stride(0), stride(1)}; }
+  View3<Real> mutable_view3() const { return {mutable_data(), stride(0), stride(1)}; }
 
  private:
   const char* name_;
   const py::array& array_;
 };
 
-// Whether kernels can read the object as it is: a float32 array, aligned, all axes contiguous.
-inline bool is_dense(py::handle object) {
-  if (!py::isinstance<py::array_t<float, 0>>(object)) return false;
+// Whether kernels can read the object as it is: an array of the scalar, aligned, all axes contiguous.
+template <class Real>
+bool is_dense(py::handle object) {
+  if (!py::isinstance<py::array_t<Real, 0>>(object)) return false;
   constexpr int wanted = py::detail::npy_api::NPY_ARRAY_ALIGNED_ | py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_;
   return (py::reinterpret_borrow<py::array>(object).flags() & wanted) == wanted;
 }
 
 // The same of an array of `shape`, -1 being any extent, of which only the last axis need be contiguous.
-inline bool is_readable(py::handle object, std::initializer_list<Index> shape) {
-  if (!py::isinstance<py::array_t<float, 0>>(object)) return false;
+template <class Real>
+bool is_readable(py::handle object, std::initializer_list<Index> shape) {
+  if (!py::isinstance<py::array_t<Real, 0>>(object)) return false;
   const auto array = py::reinterpret_borrow<py::array>(object);
   if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) ||
       array.ndim() != static_cast<py::ssize_t>(shape.size()))
@@ -93,24 +101,35 @@ inline bool is_readable(py::handle object, std::initializer_list<Index> shape) {
     if (n >= 0 && array.shape(axis) != n) return false;
     ++axis;
   }
-  return array.shape(axis - 1) <= 1 || array.strides(axis - 1) == Index{sizeof(float)};
+  return array.shape(axis - 1) <= 1 || array.strides(axis - 1) == Index{sizeof(Real)};
 }
 
 // dense array of a known shape, or null where it may be absent
-inline const float* dense_input(const char* name, const py::array& array, std::initializer_list<Index> shape) {
-  return Array(name, array, static_cast<int>(shape.size()), Access::read).shaped(shape).dense().data();
+template <class Real>
+const Real* dense_input(const char* name, const py::array& array, std::initializer_list<Index> shape) {
+  return Array<Real>(name, array, static_cast<int>(shape.size()), Access::read).shaped(shape).dense().data();
 }
 
-inline const float* dense_input(const char* name, const Optional& array, std::initializer_list<Index> shape) {
-  return array ? dense_input(name, *array, shape) : nullptr;
+template <class Real>
+const Real* dense_input(const char* name, const Optional& array, std::initializer_list<Index> shape) {
+  return array ? dense_input<Real>(name, *array, shape) : nullptr;
 }
 
-inline float* dense_output(const char* name, const py::array& array, std::initializer_list<Index> shape) {
-  return Array(name, array, static_cast<int>(shape.size()), Access::write).shaped(shape).dense().mutable_data();
+template <class Real>
+Real* dense_output(const char* name, const py::array& array, std::initializer_list<Index> shape) {
+  return Array<Real>(name, array, static_cast<int>(shape.size()), Access::write).shaped(shape).dense().mutable_data();
 }
 
-inline float* dense_output(const char* name, const Optional& array, std::initializer_list<Index> shape) {
-  return array ? dense_output(name, *array, shape) : nullptr;
+template <class Real>
+Real* dense_output(const char* name, const Optional& array, std::initializer_list<Index> shape) {
+  return array ? dense_output<Real>(name, *array, shape) : nullptr;
+}
+
+// body<Real>() of an array's scalar; what is not float64 is taken for float32, whose checks refuse the rest
+template <class Body>
+auto with_scalar_of(py::handle array, const Body& body) {
+  return py::isinstance<py::array_t<double, 0>>(array) ? body.template operator()<double>()
+                                                       : body.template operator()<float>();
 }
 
 inline int check_threads(int threads) {

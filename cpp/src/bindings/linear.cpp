@@ -1,20 +1,21 @@
-// LinearPlan and LinearTape: the affine layer for Python.
+// LinearPlan and LinearTape, LinearPlan64 and LinearTape64: the affine layer for Python, in float32 and float64.
 #include "../kernels/plan.h"
 #include "arrays.h"
 
 namespace lstmx::bindings {
 namespace {
 
-std::unique_ptr<LinearTape> forward(LinearPlan& plan, std::int64_t version, const py::array& weight,
-                                    const Optional& bias, const py::array& x, const py::array& y, bool training,
-                                    int threads) {
+template <class Real>
+std::unique_ptr<LinearTape<Real>> forward(LinearPlan<Real>& plan, std::int64_t version, const py::array& weight,
+                                          const Optional& bias, const py::array& x, const py::array& y, bool training,
+                                          int threads) {
   const Index in = plan.in(), out = plan.out();
-  const float* w = dense_input("weight", weight, {out, in});
-  const float* b = dense_input("bias", bias, {out});
-  const Array from("x", x, 2, Access::read);
+  const Real* w = dense_input<Real>("weight", weight, {out, in});
+  const Real* b = dense_input<Real>("bias", bias, {out});
+  const Array<Real> from("x", x, 2, Access::read);
   if (from.shape(1) != in) refuse("x", "shape (*, " + std::to_string(in) + ")");
-  const Array to = Array("y", y, 2, Access::write).shaped({from.shape(0), out});
-  LinearForward args{};
+  const Array<Real> to = Array<Real>("y", y, 2, Access::write).shaped({from.shape(0), out});
+  LinearForward<Real> args{};
   args.N = from.shape(0);
   args.x = from.data();
   args.x_row = from.stride(0);
@@ -27,26 +28,27 @@ std::unique_ptr<LinearTape> forward(LinearPlan& plan, std::int64_t version, cons
 
 // The short way for dense x of any number of axes: checks, allocates and computes in one crossing of the border.
 // Returns (y, tape or None), or None where x would have to be converted or refused, which is Python's business.
-py::object call_once(LinearPlan& plan, std::int64_t version, const py::array& weight, const Optional& bias,
+template <class Real>
+py::object call_once(LinearPlan<Real>& plan, std::int64_t version, const py::array& weight, const Optional& bias,
                      py::handle x, bool training, int threads) {
   const Index in = plan.in(), out = plan.out();
-  if (!is_dense(x)) return py::none();
+  if (!is_dense<Real>(x)) return py::none();
   const auto array = py::reinterpret_borrow<py::array>(x);
   const auto last = array.ndim() - 1;
   if (last < 0 || array.shape(last) != in) return py::none();
   std::vector<Index> shape(array.shape(), array.shape() + array.ndim());
   shape.back() = out;
-  py::array_t<float> y(shape);
-  const float* w = dense_input("weight", weight, {out, in});
-  const float* b = dense_input("bias", bias, {out});
-  LinearForward args{};
+  py::array_t<Real> y(shape);
+  const Real* w = dense_input<Real>("weight", weight, {out, in});
+  const Real* b = dense_input<Real>("bias", bias, {out});
+  LinearForward<Real> args{};
   args.N = y.size() / out;
-  args.x = static_cast<const float*>(array.data());
+  args.x = static_cast<const Real*>(array.data());
   args.x_row = in;
   args.y = y.mutable_data();
   args.y_row = out;
   args.threads = check_threads(threads);
-  std::unique_ptr<LinearTape> tape;
+  std::unique_ptr<LinearTape<Real>> tape;
   {
     const py::gil_scoped_release nogil;  // the arrays are held by the caller's frame and by this one
     tape = plan.forward(version, w, b, args, training);
@@ -55,22 +57,24 @@ py::object call_once(LinearPlan& plan, std::int64_t version, const py::array& we
 }
 
 // The short way back: dx of the shape of x, or None where it is not wanted.
-py::object backward_once(const LinearTape& tape, const py::array& x, const py::array& dy, bool need_dx,
+template <class Real>
+py::object backward_once(const LinearTape<Real>& tape, const py::array& x, const py::array& dy, bool need_dx,
                          const py::array& d_weight, const Optional& d_bias, int threads) {
   const Index in = tape.in(), out = tape.out(), N = tape.rows();
-  if (!is_dense(x) || x.size() != N * in) refuse("x", "a dense array of " + std::to_string(N * in) + " numbers");
-  if (!is_dense(dy) || dy.size() != N * out) refuse("dy", "a dense array of " + std::to_string(N * out) + " numbers");
-  LinearBackward args{};
-  args.x = static_cast<const float*>(x.data());
+  if (!is_dense<Real>(x) || x.size() != N * in) refuse("x", "a dense array of " + std::to_string(N * in) + " numbers");
+  if (!is_dense<Real>(dy) || dy.size() != N * out)
+    refuse("dy", "a dense array of " + std::to_string(N * out) + " numbers");
+  LinearBackward<Real> args{};
+  args.x = static_cast<const Real*>(x.data());
   args.x_row = in;
-  args.dy = static_cast<const float*>(dy.data());
+  args.dy = static_cast<const Real*>(dy.data());
   args.dy_row = out;
-  args.d_weight = dense_output("d_weight", d_weight, {out, in});
-  args.d_bias = dense_output("d_bias", d_bias, {out});
+  args.d_weight = dense_output<Real>("d_weight", d_weight, {out, in});
+  args.d_bias = dense_output<Real>("d_bias", d_bias, {out});
   args.threads = check_threads(threads);
   py::object dx = py::none();
   if (need_dx) {
-    py::array_t<float> made(std::vector<Index>(x.shape(), x.shape() + x.ndim()));
+    py::array_t<Real> made(std::vector<Index>(x.shape(), x.shape() + x.ndim()));
     args.dx = made.mutable_data();
     args.dx_row = in;
     dx = std::move(made);
@@ -82,40 +86,49 @@ py::object backward_once(const LinearTape& tape, const py::array& x, const py::a
   return dx;
 }
 
-void backward(const LinearTape& tape, const py::array& x, const py::array& dy, const Optional& dx,
+template <class Real>
+void backward(const LinearTape<Real>& tape, const py::array& x, const py::array& dy, const Optional& dx,
               const py::array& d_weight, const Optional& d_bias, int threads) {
   const Index in = tape.in(), out = tape.out(), N = tape.rows();
-  const Array from = Array("x", x, 2, Access::read).shaped({N, in});
-  const Array given = Array("dy", dy, 2, Access::read).shaped({N, out});
-  LinearBackward args{};
+  const Array<Real> from = Array<Real>("x", x, 2, Access::read).shaped({N, in});
+  const Array<Real> given = Array<Real>("dy", dy, 2, Access::read).shaped({N, out});
+  LinearBackward<Real> args{};
   args.x = from.data();
   args.x_row = from.stride(0);
   args.dy = given.data();
   args.dy_row = given.stride(0);
   if (dx) {
-    const Array to = Array("dx", *dx, 2, Access::write).shaped({N, in});
+    const Array<Real> to = Array<Real>("dx", *dx, 2, Access::write).shaped({N, in});
     args.dx = to.mutable_data();
     args.dx_row = to.stride(0);
   }
-  args.d_weight = dense_output("d_weight", d_weight, {out, in});
-  args.d_bias = dense_output("d_bias", d_bias, {out});
+  args.d_weight = dense_output<Real>("d_weight", d_weight, {out, in});
+  args.d_bias = dense_output<Real>("d_bias", d_bias, {out});
   args.threads = check_threads(threads);
   const py::gil_scoped_release nogil;  // the arrays are held by the caller's frame
   tape.backward(args);
 }
 
+template <class Real>
+void bind(py::module_& m, const char* plan, const char* tape) {
+  using py::arg;
+  py::class_<LinearTape<Real>>(m, tape)
+      .def("call", &backward_once<Real>, arg("x"), arg("dy"), arg("need_dx"), arg("d_weight"), arg("d_bias"),
+           arg("threads"))
+      .def("backward", &backward<Real>, arg("x"), arg("dy"), arg("dx"), arg("d_weight"), arg("d_bias"), arg("threads"));
+  py::class_<LinearPlan<Real>>(m, plan)
+      .def(py::init<Index, Index>(), arg("in_features"), arg("out_features"))
+      .def("call", &call_once<Real>, arg("version"), arg("weight"), arg("bias"), arg("x"), arg("training"),
+           arg("threads"))
+      .def("forward", &forward<Real>, arg("version"), arg("weight"), arg("bias"), arg("x"), arg("y"), arg("training"),
+           arg("threads"));
+}
+
 }  // namespace
 
 void bind_linear(py::module_& m) {
-  using py::arg;
-  py::class_<LinearTape>(m, "LinearTape")
-      .def("call", &backward_once, arg("x"), arg("dy"), arg("need_dx"), arg("d_weight"), arg("d_bias"), arg("threads"))
-      .def("backward", &backward, arg("x"), arg("dy"), arg("dx"), arg("d_weight"), arg("d_bias"), arg("threads"));
-  py::class_<LinearPlan>(m, "LinearPlan")
-      .def(py::init<Index, Index>(), arg("in_features"), arg("out_features"))
-      .def("call", &call_once, arg("version"), arg("weight"), arg("bias"), arg("x"), arg("training"), arg("threads"))
-      .def("forward", &forward, arg("version"), arg("weight"), arg("bias"), arg("x"), arg("y"), arg("training"),
-           arg("threads"));
+  bind<float>(m, "LinearPlan", "LinearTape");
+  bind<double>(m, "LinearPlan64", "LinearTape64");
 }
 
 }  // namespace lstmx::bindings

@@ -12,7 +12,10 @@ namespace {
 using Segments = py::array_t<std::int64_t, py::array::c_style>;
 using Decays = py::array_t<double, py::array::c_style>;
 
-Index flat_size(const py::array& params) { return Array("params", params, 1, Access::write).shape(0); }
+template <class Real>
+Index flat_size(const py::array& params) {
+  return Array<Real>("params", params, 1, Access::write).shape(0);
+}
 
 // segments [n,2] within [0, size), decays [n]
 void check_segments(const Segments& segments, const Decays& decays, Index size) {
@@ -24,68 +27,73 @@ void check_segments(const Segments& segments, const Decays& decays, Index size) 
   }
 }
 
+template <class Real>
 void sgd_step(const py::array& params, const py::array& grads, const Optional& velocity, const Segments& segments,
               const Decays& decays, double lr, double momentum, bool nesterov, double grad_scale) {
-  const Index n = flat_size(params);
+  const Index n = flat_size<Real>(params);
   check_segments(segments, decays, n);
-  SgdStep all{};
-  all.params = dense_output("params", params, {n});
-  all.grads = dense_input("grads", grads, {n});
-  all.velocity = dense_output("velocity", velocity, {n});
-  all.lr = static_cast<float>(lr);
-  all.momentum = static_cast<float>(momentum);
-  all.grad_scale = static_cast<float>(grad_scale);
+  SgdStep<Real> all{};
+  all.params = dense_output<Real>("params", params, {n});
+  all.grads = dense_input<Real>("grads", grads, {n});
+  all.velocity = dense_output<Real>("velocity", velocity, {n});
+  all.lr = static_cast<Real>(lr);
+  all.momentum = static_cast<Real>(momentum);
+  all.grad_scale = static_cast<Real>(grad_scale);
   all.nesterov = nesterov;
-  const OptimizerKernels& kernels = active_target().optimizer;
+  const RealKernels<Real>& target = active_target();
+  const OptimizerKernels<Real>& kernels = target.optimizer;
   for (Index s = 0; s < segments.shape(0); ++s) {
     const Index start = segments.at(s, 0);
-    SgdStep step = all;
+    SgdStep<Real> step = all;
     step.params += start;
     step.grads += start;
     if (step.velocity) step.velocity += start;
     step.n = segments.at(s, 1) - start;
-    step.decay = static_cast<float>(decays.at(s));
+    step.decay = static_cast<Real>(decays.at(s));
     kernels.sgd(step);
   }
 }
 
+template <class Real>
 void adam_step(const py::array& params, const py::array& grads, const py::array& m, const py::array& v,
                const Segments& segments, const Decays& decays, double lr, double beta1, double beta2, double eps,
                std::int64_t step_number, bool decoupled, double grad_scale) {
-  const Index n = flat_size(params);
+  const Index n = flat_size<Real>(params);
   check_segments(segments, decays, n);
   if (step_number < 1) refuse("step", "at least 1");
-  AdamStep all{};
-  all.params = dense_output("params", params, {n});
-  all.grads = dense_input("grads", grads, {n});
-  all.m = dense_output("m", m, {n});
-  all.v = dense_output("v", v, {n});
-  all.beta1 = static_cast<float>(beta1);
-  all.beta2 = static_cast<float>(beta2);
-  all.rest1 = static_cast<float>(1.0 - beta1);
-  all.rest2 = static_cast<float>(1.0 - beta2);
-  all.eps = static_cast<float>(eps);
-  all.step_size = static_cast<float>(lr / (1.0 - std::pow(beta1, static_cast<double>(step_number))));
-  all.root_bias = static_cast<float>(std::sqrt(1.0 - std::pow(beta2, static_cast<double>(step_number))));
-  all.grad_scale = static_cast<float>(grad_scale);
-  const OptimizerKernels& kernels = active_target().optimizer;
+  AdamStep<Real> all{};
+  all.params = dense_output<Real>("params", params, {n});
+  all.grads = dense_input<Real>("grads", grads, {n});
+  all.m = dense_output<Real>("m", m, {n});
+  all.v = dense_output<Real>("v", v, {n});
+  all.beta1 = static_cast<Real>(beta1);
+  all.beta2 = static_cast<Real>(beta2);
+  all.rest1 = static_cast<Real>(1.0 - beta1);
+  all.rest2 = static_cast<Real>(1.0 - beta2);
+  all.eps = static_cast<Real>(eps);
+  all.step_size = static_cast<Real>(lr / (1.0 - std::pow(beta1, static_cast<double>(step_number))));
+  all.root_bias = static_cast<Real>(std::sqrt(1.0 - std::pow(beta2, static_cast<double>(step_number))));
+  all.grad_scale = static_cast<Real>(grad_scale);
+  const RealKernels<Real>& target = active_target();
+  const OptimizerKernels<Real>& kernels = target.optimizer;
   for (Index s = 0; s < segments.shape(0); ++s) {
     const Index start = segments.at(s, 0);
     const double decay = decays.at(s);
-    AdamStep step = all;
+    AdamStep<Real> step = all;
     step.params += start;
     step.grads += start;
     step.m += start;
     step.v += start;
     step.n = segments.at(s, 1) - start;
-    step.l2 = decoupled ? 0.0f : static_cast<float>(decay);
-    step.shrink = decoupled ? static_cast<float>(1.0 - lr * decay) : 1.0f;
+    step.l2 = decoupled ? Real(0) : static_cast<Real>(decay);
+    step.shrink = decoupled ? static_cast<Real>(1.0 - lr * decay) : Real(1);
     kernels.adam(step);
   }
 }
 
 // in four chains, so that the additions do not wait for each other
-double sum_of_squares(const float* p, Index n) {
+template <class Real>
+double sum_of_squares(const Real* p, Index n) {
   double sums[4] = {};
   const Index whole = n / 4 * 4;
   for (Index k = 0; k < whole; k += 4) {
@@ -97,18 +105,19 @@ double sum_of_squares(const float* p, Index n) {
 
 // The sum of (pred - target)^2 over `divisor`, and its gradient by pred. None where an argument would have to be
 // converted, broadcast or refused, which is Python's business.
+template <class Real>
 py::object squared_error(py::handle pred, py::handle target, const std::string& divisor) {
-  if (!is_dense(pred) || !is_dense(target)) return py::none();
+  if (!is_dense<Real>(pred) || !is_dense<Real>(target)) return py::none();
   const auto p = py::reinterpret_borrow<py::array>(pred), t = py::reinterpret_borrow<py::array>(target);
   if (p.ndim() == 0 || p.ndim() != t.ndim() || !std::equal(p.shape(), p.shape() + p.ndim(), t.shape()))
     return py::none();
   const Index n = p.size(), count = divisor == "elements" ? n : divisor == "batch" ? p.shape(0) : 1;
-  py::array_t<float> gradient(std::vector<Index>(p.shape(), p.shape() + p.ndim()));
-  float* error = gradient.mutable_data();
-  const float *from = static_cast<const float*>(p.data()), *truth = static_cast<const float*>(t.data());
+  py::array_t<Real> gradient(std::vector<Index>(p.shape(), p.shape() + p.ndim()));
+  Real* error = gradient.mutable_data();
+  const Real *from = static_cast<const Real*>(p.data()), *truth = static_cast<const Real*>(t.data());
   for (Index k = 0; k < n; ++k) error[k] = from[k] - truth[k];
-  const double sum = sum_of_squares(error, n);
-  const auto factor = static_cast<float>(count ? 2.0 / static_cast<double>(count) : 0.0);
+  const double sum = sum_of_squares<Real>(error, n);
+  const auto factor = static_cast<Real>(count ? 2.0 / static_cast<double>(count) : 0.0);
   for (Index k = 0; k < n; ++k) error[k] *= factor;
   return py::make_tuple(count ? sum / static_cast<double>(count) : 0.0, std::move(gradient));
 }
@@ -117,18 +126,42 @@ py::object squared_error(py::handle pred, py::handle target, const std::string& 
 
 void bind_optimizers(py::module_& m) {
   using py::arg;
-  m.def("sgd_step", &sgd_step, arg("params"), arg("grads"), arg("velocity"), arg("segments"), arg("decays"), arg("lr"),
-        arg("momentum"), arg("nesterov"), arg("grad_scale"));
-  m.def("adam_step", &adam_step, arg("params"), arg("grads"), arg("m"), arg("v"), arg("segments"), arg("decays"),
-        arg("lr"), arg("beta1"), arg("beta2"), arg("eps"), arg("step"), arg("decoupled"), arg("grad_scale"));
+  m.def(
+      "sgd_step",
+      [](const py::array& params, const py::array& grads, const Optional& velocity, const Segments& segments,
+         const Decays& decays, double lr, double momentum, bool nesterov, double grad_scale) {
+        with_scalar_of(params, [&]<class Real>() {
+          sgd_step<Real>(params, grads, velocity, segments, decays, lr, momentum, nesterov, grad_scale);
+        });
+      },
+      arg("params"), arg("grads"), arg("velocity"), arg("segments"), arg("decays"), arg("lr"), arg("momentum"),
+      arg("nesterov"), arg("grad_scale"));
+  m.def(
+      "adam_step",
+      [](const py::array& params, const py::array& grads, const py::array& m_, const py::array& v,
+         const Segments& segments, const Decays& decays, double lr, double beta1, double beta2, double eps,
+         std::int64_t step, bool decoupled, double grad_scale) {
+        with_scalar_of(params, [&]<class Real>() {
+          adam_step<Real>(params, grads, m_, v, segments, decays, lr, beta1, beta2, eps, step, decoupled, grad_scale);
+        });
+      },
+      arg("params"), arg("grads"), arg("m"), arg("v"), arg("segments"), arg("decays"), arg("lr"), arg("beta1"),
+      arg("beta2"), arg("eps"), arg("step"), arg("decoupled"), arg("grad_scale"));
   m.def(
       "sum_of_squares",
       [](const py::array& x) {
-        const Array flat("x", x, 1, Access::read);
-        return sum_of_squares(flat.data(), flat.shape(0));
+        return with_scalar_of(x, [&]<class Real>() {
+          const Array<Real> flat("x", x, 1, Access::read);
+          return sum_of_squares(flat.data(), flat.shape(0));
+        });
       },
       arg("x"));
-  m.def("squared_error", &squared_error, arg("pred"), arg("target"), arg("divisor"));
+  m.def(
+      "squared_error",
+      [](py::handle pred, py::handle target, const std::string& divisor) {
+        return with_scalar_of(pred, [&]<class Real>() { return squared_error<Real>(pred, target, divisor); });
+      },
+      arg("pred"), arg("target"), arg("divisor"));
 }
 
 }  // namespace lstmx::bindings

@@ -1,5 +1,5 @@
-// Aligned float buffers that outlive a call: a pool hands them out and takes them back, so that steady work touches no
-// new pages. A pool keeps a few idle buffers at most; any thread may acquire and release.
+// Aligned buffers of floats or doubles that outlive a call: a pool hands them out and takes them back, so that steady
+// work touches no new pages. A pool keeps a few idle buffers at most; any thread may acquire and release.
 #pragma once
 #include <cstddef>
 #include <memory>
@@ -8,9 +8,11 @@
 
 namespace lstmx {
 
+template <class Real>
 class BufferPool;
 
 // Move-only; goes back to its pool when destroyed. Contents are unspecified.
+template <class Real>
 class Buffer {
  public:
   Buffer() = default;
@@ -18,32 +20,33 @@ class Buffer {
   Buffer& operator=(Buffer&& other) noexcept;
   ~Buffer();
 
-  float* data() const { return memory_.get(); }
+  Real* data() const { return memory_.get(); }
 
  private:
-  friend class BufferPool;
+  friend class BufferPool<Real>;
   struct Free {
-    void operator()(float* p) const;
+    void operator()(Real* p) const;
   };
 
-  std::unique_ptr<float[], Free> memory_;
-  std::size_t floats_ = 0;
-  std::shared_ptr<BufferPool> pool_;
+  std::unique_ptr<Real[], Free> memory_;
+  std::size_t size_ = 0;
+  std::shared_ptr<BufferPool<Real>> pool_;
 };
 
-class BufferPool : public std::enable_shared_from_this<BufferPool> {
+template <class Real>
+class BufferPool : public std::enable_shared_from_this<BufferPool<Real>> {
  public:
-  // At least `floats` floats, 64-byte aligned. Throws std::bad_alloc.
-  Buffer acquire(std::ptrdiff_t floats);
+  // At least `size` scalars, 64-byte aligned. Throws std::bad_alloc.
+  Buffer<Real> acquire(std::ptrdiff_t size);
 
  private:
-  friend class Buffer;
+  friend class Buffer<Real>;
   static constexpr std::size_t most_idle = 4;
 
-  void release(Buffer&& buffer) noexcept;
+  void release(Buffer<Real>&& buffer) noexcept;
 
   std::mutex mutex_;
-  std::vector<Buffer> idle_;
+  std::vector<Buffer<Real>> idle_;
 };
 
 }  // namespace lstmx

@@ -19,12 +19,21 @@ void check_size(const char* name, Index size) {
                                 std::to_string(size));
 }
 
-const CellKernels& kernels_of(const TargetKernels& target, Cell cell) { return target.cells[static_cast<int>(cell)]; }
+template <class Real>
+const CellKernels<Real>& kernels_of(const RealKernels<Real>& target, Cell cell) {
+  return target.cells[static_cast<int>(cell)];
+}
+
+template <class Real>
+const LinearKernels<Real>& linear_of(const RealKernels<Real>& target) {
+  return target.linear;
+}
 
 // Runs the kernel over the steps [begin, begin + rows' T) of a call, from c_0 and h_0 as given.
-void run_forward(const CellKernels& kernels, const Packed& packed, BufferPool& pool, const RecurrentSizes& size,
-                 const Schedule& schedule, const RecurrentCall& call, float* tape) {
-  RecurrentForward args{};
+template <class Real>
+void run_forward(const CellKernels<Real>& kernels, const Packed<Real>& packed, BufferPool<Real>& pool,
+                 const RecurrentSizes& size, const Schedule& schedule, const RecurrentCall<Real>& call, Real* tape) {
+  RecurrentForward<Real> args{};
   args.size = size;
   args.schedule = schedule;
   args.packed = packed.buffer.data();
@@ -36,68 +45,73 @@ void run_forward(const CellKernels& kernels, const Packed& packed, BufferPool& p
   args.c_n = call.c_n;
   args.tape = tape;
   args.threads = call.threads;
-  const Buffer work = pool.acquire(kernels.forward_work_size(size, call.threads));
+  const Buffer<Real> work = pool.acquire(kernels.forward_work_size(size, call.threads));
   args.work = work.data();
   kernels.forward(args);
 }
 
 }  // namespace
 
-std::shared_ptr<const Packed> PackedCache::get(const TargetKernels& target, std::int64_t version, Index size,
-                                               BufferPool& pool, const std::function<void(float*)>& pack) {
+template <class Real>
+std::shared_ptr<const Packed<Real>> PackedCache<Real>::get(const TargetKernels& target, std::int64_t version,
+                                                           Index size, BufferPool<Real>& pool,
+                                                           const std::function<void(Real*)>& pack) {
   const std::lock_guard lock(mutex_);
   if (!latest_ || latest_->target != &target || latest_->version != version) {
     latest_.reset();  // its buffer may serve again
-    auto packed = std::make_shared<Packed>(Packed{&target, version, pool.acquire(size)});
+    auto packed = std::make_shared<Packed<Real>>(Packed<Real>{&target, version, pool.acquire(size)});
     pack(packed->buffer.data());
     latest_ = std::move(packed);
   }
   return latest_;
 }
 
-RecurrentPlan::RecurrentPlan(Cell cell, Index input_size, Index hidden_size)
+template <class Real>
+RecurrentPlan<Real>::RecurrentPlan(Cell cell, Index input_size, Index hidden_size)
     : cell_(cell), I_(input_size), H_(hidden_size) {
   check_size("input_size", input_size);
   check_size("hidden_size", hidden_size);
 }
 
-std::unique_ptr<RecurrentTape> RecurrentPlan::forward(std::int64_t version, const RecurrentWeights& weights,
-                                                      const RecurrentCall& call, bool training) {
+template <class Real>
+std::unique_ptr<RecurrentTape<Real>> RecurrentPlan<Real>::forward(std::int64_t version,
+                                                                  const RecurrentWeights<Real>& weights,
+                                                                  const RecurrentCall<Real>& call, bool training) {
   const TargetKernels& target = active_target();
-  const CellKernels& kernels = kernels_of(target, cell_);
+  const CellKernels<Real>& kernels = kernels_of<Real>(target, cell_);
   Rows rows(call.T, call.B, call.lengths, call.resets, call.reset_step, call.reset_row);
   const RecurrentSizes size{call.T, call.B, I_, H_, rows.count()};
   const auto packed = forward_.get(target, version, kernels.pack_forward_size(I_, H_), *pool_,
-                                   [&](float* out) { kernels.pack_forward(weights, I_, H_, out); });
+                                   [&](Real* out) { kernels.pack_forward(weights, I_, H_, out); });
   if (!training) {
-    run_forward(kernels, *packed, *pool_, size, rows.schedule(), call, nullptr);
+    run_forward<Real>(kernels, *packed, *pool_, size, rows.schedule(), call, nullptr);
     return nullptr;
   }
-  std::unique_ptr<RecurrentTape> tape(new RecurrentTape(cell_, size, std::move(rows)));
+  std::unique_ptr<RecurrentTape<Real>> tape(new RecurrentTape<Real>(cell_, size, std::move(rows)));
   tape->packed_backward_ = backward_.get(target, version, kernels.pack_backward_size(I_, H_), *pool_,
-                                         [&](float* out) { kernels.pack_backward(weights, I_, H_, out); });
+                                         [&](Real* out) { kernels.pack_backward(weights, I_, H_, out); });
   tape->pool_ = pool_;
   const Index k = call.checkpoint_steps;
   if (k == 0 || k >= call.T) {
     tape->buffer_ = pool_->acquire(kernels.tape_size(size));
-    run_forward(kernels, *packed, *pool_, size, tape->rows_.schedule(), call, tape->buffer_.data());
+    run_forward<Real>(kernels, *packed, *pool_, size, tape->rows_.schedule(), call, tape->buffer_.data());
     return tape;
   }
   tape->checkpoint_steps_ = k;
   tape->packed_forward_ = packed;
   const Index state = call.B * H_, pieces = (call.T + k - 1) / k;
   tape->buffer_ = pool_->acquire(pieces * state);
-  const Buffer h = pool_->acquire(state);
-  RecurrentCall piece = call;
+  const Buffer<Real> h = pool_->acquire(state);
+  RecurrentCall<Real> piece = call;
   for (Index begin = 0, n = 0; begin < call.T; begin += k, ++n) {
     const Index end = std::min(begin + k, call.T);
     // c before the piece: the one given, or where the piece before has left it
-    float* c = tape->buffer_.data() + n * state;
+    Real* c = tape->buffer_.data() + n * state;
     if (n == 0) {
       if (call.c_0 != nullptr)
         std::copy_n(call.c_0, state, c);
       else
-        std::fill_n(c, state, 0.0f);
+        std::fill_n(c, state, Real(0));
     }
     const Rows part = tape->rows_.piece(begin, end);
     piece.x.data = call.x.data + begin * call.x.step;
@@ -106,21 +120,24 @@ std::unique_ptr<RecurrentTape> RecurrentPlan::forward(std::int64_t version, cons
     piece.c_0 = c;
     piece.h_n = end == call.T ? call.h_n : h.data();
     piece.c_n = end == call.T ? call.c_n : c + state;
-    run_forward(kernels, *packed, *pool_, {end - begin, call.B, I_, H_, part.count()}, part.schedule(), piece, nullptr);
+    run_forward<Real>(kernels, *packed, *pool_, {end - begin, call.B, I_, H_, part.count()}, part.schedule(), piece,
+                      nullptr);
   }
   return tape;
 }
 
-RecurrentTape::RecurrentTape(Cell cell, RecurrentSizes size, Rows rows)
+template <class Real>
+RecurrentTape<Real>::RecurrentTape(Cell cell, RecurrentSizes size, Rows rows)
     : cell_(cell), size_(size), rows_(std::move(rows)) {}
 
-void RecurrentTape::backward(RecurrentBackward args) {
+template <class Real>
+void RecurrentTape<Real>::backward(RecurrentBackward<Real> args) {
   if (!packed_backward_) throw std::logic_error("backward: was already called for this forward");
   if (checkpoint_steps_ > 0) {
     backward_in_pieces(args);
   } else {
-    const CellKernels& kernels = kernels_of(*packed_backward_->target, cell_);
-    const Buffer work = pool_->acquire(kernels.backward_work_size(size_));
+    const CellKernels<Real>& kernels = kernels_of<Real>(*packed_backward_->target, cell_);
+    const Buffer<Real> work = pool_->acquire(kernels.backward_work_size(size_));
     args.size = size_;
     args.schedule = rows_.schedule();
     args.packed = packed_backward_->buffer.data();
@@ -129,23 +146,24 @@ void RecurrentTape::backward(RecurrentBackward args) {
     kernels.backward(args);
   }
   packed_backward_ = packed_forward_ = nullptr;
-  buffer_ = Buffer();
+  buffer_ = Buffer<Real>();
 }
 
 // For each piece from the last: the forward pass once more, now with its gates, then backward through it.
-void RecurrentTape::backward_in_pieces(const RecurrentBackward& args) const {
-  const CellKernels& kernels = kernels_of(*packed_backward_->target, cell_);
+template <class Real>
+void RecurrentTape<Real>::backward_in_pieces(const RecurrentBackward<Real>& args) const {
+  const CellKernels<Real>& kernels = kernels_of<Real>(*packed_backward_->target, cell_);
   const auto [T, B, I, H, count] = size_;
   const Index k = checkpoint_steps_, state = B * H;
-  const Buffer scratch = pool_->acquire(7 * state + k * state);
-  float* h_0 = scratch.data();
-  RecurrentCall again{};
+  const Buffer<Real> scratch = pool_->acquire(7 * state + k * state);
+  Real* h_0 = scratch.data();
+  RecurrentCall<Real> again{};
   again.B = B;
   again.h_n = h_0 + state;
   again.c_n = h_0 + 2 * state;
   again.y = {h_0 + 7 * state, state, H};
   again.threads = args.threads;
-  RecurrentBackward piece = args;
+  RecurrentBackward<Real> piece = args;
   piece.packed = packed_backward_->buffer.data();
   for (Index begin = (T - 1) / k * k, turn = 0; begin >= 0; begin -= k, turn ^= 1) {
     const Index end = std::min(begin + k, T);
@@ -159,10 +177,10 @@ void RecurrentTape::backward_in_pieces(const RecurrentBackward& args) const {
       again.h_0 = h_0;
     }
     again.c_0 = buffer_.data() + begin / k * state;
-    const Buffer tape = pool_->acquire(kernels.tape_size(size));
-    run_forward(kernels, *packed_forward_, *pool_, size, rows.schedule(), again, tape.data());
+    const Buffer<Real> tape = pool_->acquire(kernels.tape_size(size));
+    run_forward<Real>(kernels, *packed_forward_, *pool_, size, rows.schedule(), again, tape.data());
 
-    const Buffer work = pool_->acquire(kernels.backward_work_size(size));
+    const Buffer<Real> work = pool_->acquire(kernels.backward_work_size(size));
     piece.size = size;
     piece.schedule = rows.schedule();
     piece.x = again.x;
@@ -171,7 +189,7 @@ void RecurrentTape::backward_in_pieces(const RecurrentBackward& args) const {
     if (args.dy.data != nullptr) piece.dy.data = args.dy.data + begin * args.dy.step;
     if (args.dx.data != nullptr) piece.dx.data = args.dx.data + begin * args.dx.step;
     // the state's gradient goes from piece to piece through two buffers in turn
-    float* carry = h_0 + (3 + 2 * turn) * state;
+    Real* carry = h_0 + (3 + 2 * turn) * state;
     piece.dh_0 = begin > 0 ? carry : args.dh_0;
     piece.dc_0 = begin > 0 ? carry + state : args.dc_0;
     piece.tape = tape.data();
@@ -182,37 +200,50 @@ void RecurrentTape::backward_in_pieces(const RecurrentBackward& args) const {
   }
 }
 
-LinearPlan::LinearPlan(Index in, Index out) : in_(in), out_(out) {
+template <class Real>
+LinearPlan<Real>::LinearPlan(Index in, Index out) : in_(in), out_(out) {
   check_size("in_features", in);
   check_size("out_features", out);
 }
 
-std::unique_ptr<LinearTape> LinearPlan::forward(std::int64_t version, const float* weight, const float* bias,
-                                                LinearForward args, bool training) {
+template <class Real>
+std::unique_ptr<LinearTape<Real>> LinearPlan<Real>::forward(std::int64_t version, const Real* weight, const Real* bias,
+                                                            LinearForward<Real> args, bool training) {
   const TargetKernels& target = active_target();
-  const LinearKernels& kernels = target.linear;
+  const LinearKernels<Real>& kernels = linear_of<Real>(target);
   const auto packed = forward_.get(target, version, kernels.pack_forward_size(in_, out_), *pool_,
-                                   [&](float* out) { kernels.pack_forward(weight, bias, in_, out_, out); });
+                                   [&](Real* out) { kernels.pack_forward(weight, bias, in_, out_, out); });
   args.in = in_;
   args.out = out_;
   args.packed = packed->buffer.data();
   kernels.forward(args);
   if (!training) return nullptr;
-  return std::make_unique<LinearTape>(
-      in_, out_, args.N, backward_.get(target, version, kernels.pack_backward_size(in_, out_), *pool_, [&](float* out) {
+  return std::make_unique<LinearTape<Real>>(
+      in_, out_, args.N, backward_.get(target, version, kernels.pack_backward_size(in_, out_), *pool_, [&](Real* out) {
         kernels.pack_backward(weight, in_, out_, out);
       }));
 }
 
-LinearTape::LinearTape(Index in, Index out, Index N, std::shared_ptr<const Packed> packed)
+template <class Real>
+LinearTape<Real>::LinearTape(Index in, Index out, Index N, std::shared_ptr<const Packed<Real>> packed)
     : in_(in), out_(out), N_(N), packed_(std::move(packed)) {}
 
-void LinearTape::backward(LinearBackward args) const {
+template <class Real>
+void LinearTape<Real>::backward(LinearBackward<Real> args) const {
   args.N = N_;
   args.in = in_;
   args.out = out_;
   args.packed = packed_->buffer.data();
-  packed_->target->linear.backward(args);
+  linear_of<Real>(*packed_->target).backward(args);
 }
+
+template class RecurrentTape<float>;
+template class RecurrentTape<double>;
+template class RecurrentPlan<float>;
+template class RecurrentPlan<double>;
+template class LinearTape<float>;
+template class LinearTape<double>;
+template class LinearPlan<float>;
+template class LinearPlan<double>;
 
 }  // namespace lstmx

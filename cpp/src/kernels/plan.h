@@ -16,61 +16,69 @@
 namespace lstmx {
 
 // Weights packed for one target, at one version of the parameters.
+template <class Real>
 struct Packed {
   const TargetKernels* target;
   std::int64_t version;
-  Buffer buffer;
+  Buffer<Real> buffer;
 };
 
+template <class Real>
 class PackedCache {
  public:
-  // The cached entry of this target and version, or a new one: `size` floats, filled by `pack`.
-  std::shared_ptr<const Packed> get(const TargetKernels& target, std::int64_t version, Index size, BufferPool& pool,
-                                    const std::function<void(float*)>& pack);
+  // The cached entry of this target and version, or a new one: `size` scalars, filled by `pack`.
+  std::shared_ptr<const Packed<Real>> get(const TargetKernels& target, std::int64_t version, Index size,
+                                          BufferPool<Real>& pool, const std::function<void(Real*)>& pack);
 
  private:
   std::mutex mutex_;
-  std::shared_ptr<const Packed> latest_;
+  std::shared_ptr<const Packed<Real>> latest_;
 };
 
 // What one call of forward reads and writes, beside the weights.
+template <class Real>
 struct RecurrentCall {
   Index T, B;
-  ConstView3 x;
-  const float *h_0, *c_0;       // [B,H] or null
+  ConstView3<Real> x;
+  const Real *h_0, *c_0;        // [B,H] or null
   const std::int64_t* lengths;  // [B] or null
   const unsigned char* resets;  // [T,B] or null
   Index reset_step, reset_row;
-  View3 y;
-  float *h_n, *c_n;
+  View3<Real> y;
+  Real *h_n, *c_n;
   // Training: 0 keeps every gate; otherwise the states every so many steps, from which backward makes the gates again.
   Index checkpoint_steps;
   int threads;
 };
 
+template <class Real>
+class RecurrentPlan;
+
+template <class Real>
 class RecurrentTape {
  public:
   const RecurrentSizes& size() const { return size_; }
 
   // Completes `args` (size, schedule, packed, tape, work) and runs. Once only: the gates are overwritten by their
   // gradients, and a second call throws std::logic_error.
-  void backward(RecurrentBackward args);
+  void backward(RecurrentBackward<Real> args);
 
  private:
-  friend class RecurrentPlan;
+  friend class RecurrentPlan<Real>;
   RecurrentTape(Cell cell, RecurrentSizes size, Rows rows);
 
-  void backward_in_pieces(const RecurrentBackward& args) const;
+  void backward_in_pieces(const RecurrentBackward<Real>& args) const;
 
   Cell cell_;
   RecurrentSizes size_;
   Rows rows_;
-  std::shared_ptr<const Packed> packed_forward_, packed_backward_;
-  std::shared_ptr<BufferPool> pool_;
+  std::shared_ptr<const Packed<Real>> packed_forward_, packed_backward_;
+  std::shared_ptr<BufferPool<Real>> pool_;
   Index checkpoint_steps_ = 0;
-  Buffer buffer_;  // the kernels' tape; with checkpoints, c before each piece, [pieces][B,H]
+  Buffer<Real> buffer_;  // the kernels' tape; with checkpoints, c before each piece, [pieces][B,H]
 };
 
+template <class Real>
 class RecurrentPlan {
  public:
   // Throws std::invalid_argument for sizes below 1 or too large to address.
@@ -80,32 +88,34 @@ class RecurrentPlan {
   Index hidden_size() const { return H_; }
 
   // The tape is null for inference.
-  std::unique_ptr<RecurrentTape> forward(std::int64_t version, const RecurrentWeights& weights,
-                                         const RecurrentCall& call, bool training);
+  std::unique_ptr<RecurrentTape<Real>> forward(std::int64_t version, const RecurrentWeights<Real>& weights,
+                                               const RecurrentCall<Real>& call, bool training);
 
  private:
   Cell cell_;
   Index I_, H_;
-  std::shared_ptr<BufferPool> pool_ = std::make_shared<BufferPool>();
-  PackedCache forward_, backward_;
+  std::shared_ptr<BufferPool<Real>> pool_ = std::make_shared<BufferPool<Real>>();
+  PackedCache<Real> forward_, backward_;
 };
 
+template <class Real>
 class LinearTape {
  public:
-  LinearTape(Index in, Index out, Index N, std::shared_ptr<const Packed> packed);
+  LinearTape(Index in, Index out, Index N, std::shared_ptr<const Packed<Real>> packed);
 
   Index in() const { return in_; }
   Index out() const { return out_; }
   Index rows() const { return N_; }
 
   // Completes `args` (sizes, packed) and runs.
-  void backward(LinearBackward args) const;
+  void backward(LinearBackward<Real> args) const;
 
  private:
   Index in_, out_, N_;
-  std::shared_ptr<const Packed> packed_;
+  std::shared_ptr<const Packed<Real>> packed_;
 };
 
+template <class Real>
 class LinearPlan {
  public:
   // Throws std::invalid_argument for sizes below 1 or too large to address.
@@ -115,13 +125,13 @@ class LinearPlan {
   Index out() const { return out_; }
 
   // Completes `args` (in, out, packed) and runs; the tape is null for inference.
-  std::unique_ptr<LinearTape> forward(std::int64_t version, const float* weight, const float* bias, LinearForward args,
-                                      bool training);
+  std::unique_ptr<LinearTape<Real>> forward(std::int64_t version, const Real* weight, const Real* bias,
+                                            LinearForward<Real> args, bool training);
 
  private:
   Index in_, out_;
-  std::shared_ptr<BufferPool> pool_ = std::make_shared<BufferPool>();
-  PackedCache forward_, backward_;
+  std::shared_ptr<BufferPool<Real>> pool_ = std::make_shared<BufferPool<Real>>();
+  PackedCache<Real> forward_, backward_;
 };
 
 }  // namespace lstmx

@@ -1,14 +1,17 @@
 // The LSTM cell (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000): what happens between the
 // product that makes the gates and the product that carries their gradients back. It knows nothing of time or layout.
 #pragma once
+#include <float.h>
 
 namespace {
 
 template <class S>
 struct LstmCell {
+  using Real = typename S::Real;
   using Vec = typename S::Vec;
   using Act = Activations<S>;
   static constexpr int gates = 4;  // i f g o
+  static constexpr Real smallest_normal = sizeof(Real) == sizeof(float) ? Real(FLT_MIN) : Real(DBL_MIN);
 
   // R vectors of hidden units at once. gate: pre-activations in, activated gates out; c: the cell state, in place.
   template <int R>
@@ -43,9 +46,9 @@ struct LstmCell {
   // gate: activated gates in, gradients of the pre-activations out; dc: of c in, of c_prev out.
   LSTMX_INLINE void backward(Vec (&gate)[gates], Vec h, Vec c_prev, Vec dh, Vec& dc) {
     const Vec i = gate[0], f = gate[1], g = gate[2], o = gate[3];
-    const Vec one = S::set(1.0f);
+    const Vec one = S::set(1);
     // 3. tanh(c) = h / o; where o has vanished so has h
-    const Vec tanh_c = S::div(h, S::max(S::set(1.17549435e-38f), o));
+    const Vec tanh_c = S::div(h, S::max(S::set(smallest_normal), o));
     const Vec d_o = S::mul(dh, tanh_c);
     dc = S::fma(S::mul(dh, o), S::fnma(tanh_c, tanh_c, one), dc);
     // 2.

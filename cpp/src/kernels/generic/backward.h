@@ -12,20 +12,21 @@ template <class S, class Cell_>
 struct Backward : Layout<S, Cell_> {
   using L = Layout<S, Cell_>;
   using Cell = Cell_;
+  using Real = typename S::Real;
   using Vec = typename S::Vec;
   using L::W, L::G, L::PW, L::QW, L::R;
-  static constexpr Index least_rows = 384;                 // of a chunk
-  static constexpr Index panel_floats = L::l2_floats / 4;  // of weights that are used for all rows of a product
+  static constexpr Index least_rows = 384;                   // of a chunk
+  static constexpr Index panel_scalars = L::l2_scalars / 4;  // of weights that are used for all rows of a product
 
   static Index chunk_steps(const RecurrentSizes& n) {
     if (n.B == 0 || n.T == 0) return 1;
-    const Index by_rows = (least_rows + n.B - 1) / n.B, by_size = L::l2_floats / (n.B * G * L::padded(n.H));
+    const Index by_rows = (least_rows + n.B - 1) / n.B, by_size = L::l2_scalars / (n.B * G * L::padded(n.H));
     const Index steps = by_rows > by_size ? by_rows : by_size;
     return steps < n.T ? steps : n.T;
   }
 
   static Index pointers_size(const RecurrentSizes& n) {
-    return (3 * chunk_steps(n) * n.B * L::pointer_floats + W - 1) / W * W;
+    return (3 * chunk_steps(n) * n.B * L::pointer_scalars + W - 1) / W * W;
   }
 
   static Index work_size(const RecurrentSizes& n) {
@@ -36,22 +37,22 @@ struct Backward : Layout<S, Cell_> {
 
   // Where the rows of a chunk are; two are in turn, for a thread may be one chunk ahead of another.
   struct Rows {
-    const float **x, **h;
-    float** dx;
+    const Real **x, **h;
+    Real** dx;
   };
 
   struct Context {
-    const RecurrentBackward& a;
-    Index stride;            // H in whole vectors
-    float *gates, *cells;    // the tape
-    float *zeros, *dc, *dh;  // [stride], for each block [B][units], [B][stride] by position
-    float* d_panel;          // for each block [I+H+1][gates of the block]: x, h, bias
-    const float *u, *w;      // packed backward
-    float* features;         // of a block of rows, packed
+    const RecurrentBackward<Real>& a;
+    Index stride;           // H in whole vectors
+    Real *gates, *cells;    // the tape
+    Real *zeros, *dc, *dh;  // [stride], for each block [B][units], [B][stride] by position
+    Real* d_panel;          // for each block [I+H+1][gates of the block]: x, h, bias
+    const Real *u, *w;      // packed backward
+    Real* features;         // of a block of rows, packed
     Rows rows[2];
   };
 
-  static void run(const RecurrentBackward& a) {
+  static void run(const RecurrentBackward<Real>& a) {
     const RecurrentSizes& n = a.size;
     const Groups groups = Groups::of_columns(n.H, W);
     const Context k = make_context(a);
@@ -80,21 +81,21 @@ struct Backward : Layout<S, Cell_> {
     });
   }
 
-  static Context make_context(const RecurrentBackward& a) {
+  static Context make_context(const RecurrentBackward<Real>& a) {
     const RecurrentSizes& n = a.size;
     const Index stride = L::vectors(n.H) * W;
-    float* zeros = a.work;
-    float* dc = zeros + stride;
-    float* dh = dc + stride * n.B;
-    float* d_panel = dh + stride * n.B;
-    float* pointers = d_panel + G * stride * L::panel_rows(n.I, n.H);
-    float* cells = a.tape + G * L::padded(n.H) * n.rows;
+    Real* zeros = a.work;
+    Real* dc = zeros + stride;
+    Real* dh = dc + stride * n.B;
+    Real* d_panel = dh + stride * n.B;
+    Real* pointers = d_panel + G * stride * L::panel_rows(n.I, n.H);
+    Real* cells = a.tape + G * L::padded(n.H) * n.rows;
     Context k{a, stride, a.tape, cells, zeros, dc, dh, d_panel, a.packed, a.packed + G * n.H * stride, nullptr, {}};
     const Index most = chunk_steps(n) * n.B;
     for (Rows& rows : k.rows) {
-      rows.x = reinterpret_cast<const float**>(pointers);
+      rows.x = reinterpret_cast<const Real**>(pointers);
       rows.h = rows.x + most;
-      rows.dx = const_cast<float**>(rows.h + most);
+      rows.dx = const_cast<Real**>(rows.h + most);
       pointers += pointers_size(n);
     }
     k.features = pointers;
@@ -107,9 +108,9 @@ struct Backward : Layout<S, Cell_> {
   // C is. Of weights that do not stay in L2 with what else is there, a stretch of k is used for all rows before the
   // next.
   template <int V, class Body>
-  static void gate_product(const Context& k, const float* panel, Index begin, Index end, ProductTile& tile,
+  static void gate_product(const Context& k, const Real* panel, Index begin, Index end, ProductTile<Real>& tile,
                            const Body& body) {
-    const Index wide = k.a.size.H / W, most = panel_floats / (PW * V * W);
+    const Index wide = k.a.size.H / W, most = panel_scalars / (PW * V * W);
     const Index count = wide > most + most / 2 ? (wide + most - 1) / most : 1;
     const Groups stretches{wide, count};
     tile.init = nullptr;
@@ -128,19 +129,19 @@ struct Backward : Layout<S, Cell_> {
 
   // the rows of dG from r on: the wide blocks [first, last), and after the last of all the whole quads, then the valid
   // lanes of the last quad
-  LSTMX_INLINE void gate_operands(const Context& k, Index r, Index first, Index last, ProductTile& tile) {
+  LSTMX_INLINE void gate_operands(const Context& k, Index r, Index first, Index last, ProductTile<Real>& tile) {
     const Index H = k.a.size.H, wide = H / W, quads = H % W / 4, rows = k.a.size.rows;
-    Operand& blocks = tile.operand[0];
+    Operand<Real>& blocks = tile.operand[0];
     blocks.segment = rows * PW;
     blocks.depth = PW;
     blocks.count = last - first;
     blocks.row[0] = k.gates + first * rows * PW + r * PW;
-    Operand& whole = tile.operand[1];
+    Operand<Real>& whole = tile.operand[1];
     whole.segment = rows * QW;
     whole.depth = QW;
     whole.count = last < wide ? 0 : quads;
     whole.row[0] = k.gates + wide * rows * PW + r * QW;
-    Operand& rest = tile.operand[2];
+    Operand<Real>& rest = tile.operand[2];
     rest.segment = 4;
     rest.depth = H % 4;
     rest.count = last < wide || H % 4 == 0 ? 0 : G;
@@ -156,7 +157,7 @@ struct Backward : Layout<S, Cell_> {
       const Index first = groups.first(g), vectors = groups.first(g + 1) - first;
       if (first < part.vectors.begin || first >= part.vectors.end) continue;
       with_constant(vectors, [&]<int V>() {
-        ProductTile tile;
+        ProductTile<Real> tile;
         tile.lanes = W;
         gate_product<V>(k, k.u + first * W * G * H, begin, end, tile, [&](Index r, Index m) {
           for (Index i = 0; i < m; ++i) tile.c[i] = k.dh + (r - first_row + i) * k.stride + first * W;
@@ -166,7 +167,7 @@ struct Backward : Layout<S, Cell_> {
   }
 
   static void step_back(const Context& k, Index t, const Part& part) {
-    const RecurrentBackward& a = k.a;
+    const RecurrentBackward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     const Index B = a.size.B, H = a.size.H, begin = part.positions.begin;
     const Index end = begin + alive_in(s, t, part.positions);
@@ -176,7 +177,7 @@ struct Backward : Layout<S, Cell_> {
     const Index carried = last ? begin : begin + alive_in(s, t + 1, part.positions);
     const Index before = t == 0 ? 0 : B + s.first[t - 1];
     // where a row's dh comes from: the step after, or, at its last step, the final state's gradient
-    const auto carried_dh = [&](Index p) -> const float* {
+    const auto carried_dh = [&](Index p) -> const Real* {
       if (p >= carried) return a.dh_n ? a.dh_n + s.order[p] * H : k.zeros;
       return is_reset(s, t + 1, p) ? k.zeros : k.dh + p * k.stride;
     };
@@ -185,16 +186,16 @@ struct Backward : Layout<S, Cell_> {
     };
     const auto output = [&](Index p) { return a.y.data + t * a.y.step + s.order[p] * a.y.row; };
     L::for_blocks(H, part.vectors, [&](const Block& block) {
-      float* gates = k.gates + G * block.unit * a.size.rows;
-      const float* cells = k.cells + block.unit * (B + a.size.rows);
-      float* dcs = k.dc + block.unit * B;
+      Real* gates = k.gates + G * block.unit * a.size.rows;
+      const Real* cells = k.cells + block.unit * (B + a.size.rows);
+      Real* dcs = k.dc + block.unit * B;
       if (block.quads == 0) {
         for (Index p = begin; p < end; ++p) {
           const Vec dh = S::add(S::load(carried_dh(p) + block.unit), S::load(given_dy(p) + block.unit));
           Vec dc = S::load(dcs + p * W);
           cell_back<false>(gates + (s.first[t] + p) * PW, W, S::load(output(p) + block.unit),
                            S::load(cells + (before + p) * W), dh, dc);
-          S::store(dcs + p * W, is_reset(s, t, p) ? S::set(0.0f) : dc);
+          S::store(dcs + p * W, is_reset(s, t, p) ? S::set(0) : dc);
         }
         return;
       }
@@ -208,9 +209,9 @@ struct Backward : Layout<S, Cell_> {
         }
         for (Index q = 0; q < block.quads; ++q) {
           const Index unit = block.unit + q * 4, lanes = H - unit < 4 ? H - unit : 4;
-          float* quad_gates = gates + q * a.size.rows * QW + (s.first[t] + p) * QW;
-          const float* c_prev = cells + q * (B + a.size.rows) * 4 + (before + p) * 4;
-          float* dc = dcs + q * B * 4 + p * 4;
+          Real* quad_gates = gates + q * a.size.rows * QW + (s.first[t] + p) * QW;
+          const Real* c_prev = cells + q * (B + a.size.rows) * 4 + (before + p) * 4;
+          Real* dc = dcs + q * B * 4 + p * 4;
           if (rows == R) {
             quads_back(quad_gates, W, from, unit, lanes, c_prev, dc);
           } else {
@@ -226,12 +227,12 @@ struct Backward : Layout<S, Cell_> {
 
   // Where R rows are read.
   struct QuadRows {
-    const float *dh[R], *dy[R], *h[R];
+    const Real *dh[R], *dy[R], *h[R];
   };
 
   // a quad of some rows, which are `together` units
-  LSTMX_INLINE void quads_back(float* gates, Index together, const QuadRows& from, Index unit, Index lanes,
-                               const float* c_prev, float* dc) {
+  LSTMX_INLINE void quads_back(Real* gates, Index together, const QuadRows& from, Index unit, Index lanes,
+                               const Real* c_prev, Real* dc) {
     const Vec dh = S::add(S::load_fours(from.dh, unit, lanes), S::load_fours(from.dy, unit, lanes));
     Vec d = load_lanes<S>(dc, together);
     cell_back<true>(gates, together, S::load_fours(from.h, unit, lanes), load_lanes<S>(c_prev, together), dh, d);
@@ -240,7 +241,7 @@ struct Backward : Layout<S, Cell_> {
 
   // `together` units of gates, by gate, become their gradients, of quads by row; dc as in Cell::backward
   template <bool quads>
-  LSTMX_INLINE void cell_back(float* gates, Index together, Vec h, Vec c_prev, Vec dh, Vec& dc) {
+  LSTMX_INLINE void cell_back(Real* gates, Index together, Vec h, Vec c_prev, Vec dh, Vec& dc) {
     Vec g[G];
     LSTMX_UNROLL
     for (int j = 0; j < G; ++j) g[j] = load_lanes<S>(gates + j * together, together);
@@ -252,14 +253,14 @@ struct Backward : Layout<S, Cell_> {
   }
 
   static void initial_gradients(const Context& k, const Part& part) {
-    const RecurrentBackward& a = k.a;
+    const RecurrentBackward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     const Index H = a.size.H;
     if (a.dh_0 && a.size.T > 0) carry_back(k, 0, part);
     for (Index p = part.positions.begin; p < part.positions.end; ++p) {
       const Index b = s.order[p];
       if (a.dh_0) {
-        const float* dh = nullptr;
+        const Real* dh = nullptr;
         if (s.length[p] == 0) {
           dh = a.dh_n ? a.dh_n + b * H : nullptr;
         } else if (!is_reset(s, 0, p)) {
@@ -269,7 +270,7 @@ struct Backward : Layout<S, Cell_> {
       }
       if (!a.dc_0) continue;
       L::for_pieces(H, part.vectors, [&](Index unit, Index width, Index lanes) {
-        const float* dc = k.dc + unit * a.size.B + p * width;
+        const Real* dc = k.dc + unit * a.size.B + p * width;
         store_lanes<S>(a.dc_0 + b * H + unit, load_lanes<S>(dc, width), lanes);
       });
     }
@@ -278,14 +279,14 @@ struct Backward : Layout<S, Cell_> {
   // ---- merged over the rows of a chunk
 
   static void find_rows(const Context& k, Index begin, Index end, const Rows& rows, const Team& team) {
-    const RecurrentBackward& a = k.a;
+    const RecurrentBackward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     const Range share = team.share(end - begin);
     for (Index t = begin + share.begin; t < begin + share.end; ++t) {
       const Index r = s.first[t] - s.first[begin], alive = s.alive[t];
       set_pointers(a.x.data + t * a.x.step, a.x.row, s.order, alive, rows.x + r);
       set_pointers(a.dx.data + t * a.dx.step, a.dx.row, s.order, alive, rows.dx + r);
-      const float* h = t > 0 ? a.y.data + (t - 1) * a.y.step : a.h_0 ? a.h_0 : k.zeros;
+      const Real* h = t > 0 ? a.y.data + (t - 1) * a.y.step : a.h_0 ? a.h_0 : k.zeros;
       set_pointers(h, t > 0 ? a.y.row : a.h_0 ? a.size.H : 0, s.order, alive, rows.h + r);
       if (s.resets == nullptr) continue;
       for (Index p = 0; p < alive; ++p)
@@ -294,12 +295,12 @@ struct Backward : Layout<S, Cell_> {
   }
 
   static void clear_padding(const Context& k, const Team& team) {
-    const RecurrentBackward& a = k.a;
+    const RecurrentBackward<Real>& a = k.a;
     const Range share = team.share(a.size.B);
     for (Index p = share.begin; p < share.end; ++p) {
       for (Index t = a.schedule.length[p]; t < a.size.T; ++t) {
-        float* row = a.dx.data + t * a.dx.step + a.schedule.order[p] * a.dx.row;
-        for (Index i = 0; i < a.size.I; ++i) row[i] = 0.0f;
+        Real* row = a.dx.data + t * a.dx.step + a.schedule.order[p] * a.dx.row;
+        for (Index i = 0; i < a.size.I; ++i) row[i] = 0;
       }
     }
   }
@@ -310,7 +311,7 @@ struct Backward : Layout<S, Cell_> {
     const Range share = team.share(k.a.schedule.first[end] - first_row);
     for_column_groups<S>(I, [&](Index first, Index vectors, Index lanes) {
       with_constant(vectors, [&]<int V>() {
-        ProductTile tile;
+        ProductTile<Real> tile;
         tile.lanes = lanes;
         gate_product<V>(k, k.w + first * G * H, first_row + share.begin, first_row + share.end, tile,
                         [&](Index r, Index m) {
@@ -347,7 +348,7 @@ struct Backward : Layout<S, Cell_> {
     });
   }
 
-  static float* panel_of(const Context& k, const Block& block, Index feature) {
+  static Real* panel_of(const Context& k, const Block& block, Index feature) {
     return k.d_panel + L::panel_of(block, k.a.size.I, k.a.size.H) + feature * L::gates_of(block);
   }
 
@@ -368,8 +369,8 @@ struct Backward : Layout<S, Cell_> {
       const bool of_x = tile < x.count;
       const Groups& groups = of_x ? x : h;
       const Index g = of_x ? tile : tile - x.count, first = groups.first(g), m = groups.first(g + 1) - first;
-      const float* const* from = of_x ? rows.x + r : rows.h + r;
-      float* to = k.features + ((of_x ? 0 : I) + first) * count;
+      const Real* const* from = of_x ? rows.x + r : rows.h + r;
+      Real* to = k.features + ((of_x ? 0 : I) + first) * count;
       for (Index row = 0; row < count; ++row)
         for (Index i = 0; i < m; ++i) *to++ = from[row][first + i];
     }
@@ -385,13 +386,13 @@ struct Backward : Layout<S, Cell_> {
         team.barrier();
       }
       for_panel_tiles(k, team, [&](const Block& block, Index first, Index m) {
-        float* panel = panel_of(k, block, first);
-        const float* const* features = first < I ? rows.x + r : rows.h + r;
+        Real* panel = panel_of(k, block, first);
+        const Real* const* features = first < I ? rows.x + r : rows.h + r;
         const Index feature = first < I ? first : first - I;
-        const float* gates = k.gates + G * block.unit * k.a.size.rows;
-        // V vectors, `vector` floats apart, of rows of `row` floats
+        const Real* gates = k.gates + G * block.unit * k.a.size.rows;
+        // V vectors, `vector` scalars apart, of rows of `row` scalars
         const auto add = [&]<int V>(Index row, Index vector) {
-          const float* from = gates + (first_row + r) * row;
+          const Real* from = gates + (first_row + r) * row;
           if (first == I + H) {
             add_column_sums<S, V>(from, vector, row, count, panel, W);
           } else {
@@ -416,32 +417,32 @@ struct Backward : Layout<S, Cell_> {
 
   // adds the panels to the parameters' gradients
   static void add_panels(const Context& k, const Team& team) {
-    const RecurrentBackward& a = k.a;
+    const RecurrentBackward<Real>& a = k.a;
     const Index I = a.size.I, H = a.size.H;
     team.barrier();  // they are shared out in another way than they were made
     Index item = 0;
     L::for_gates(H, [&](const Block& block, Index lane, Index width, Index first, Index lanes) {
       if (item++ % team.size != team.index) return;
       const Index row = L::gates_of(block);
-      const float* panel = panel_of(k, block, 0) + lane;
+      const Real* panel = panel_of(k, block, 0) + lane;
       add_transposed(panel, row, I, width, lanes, a.gradients.weight_ih + first * I);
       add_transposed(panel + I * row, row, H, width, lanes, a.gradients.weight_hh + first * H);
       for (Index l = 0; l < lanes; ++l) {
-        const float sum = panel[(I + H) * row + l];
+        const Real sum = panel[(I + H) * row + l];
         if (a.gradients.bias_ih) a.gradients.bias_ih[first + l] += sum;
         if (a.gradients.bias_hh) a.gradients.bias_hh[first + l] += sum;
       }
     });
   }
 
-  // to[l][k] += panel[k][l] for k < n and l < lanes, rows n and `row` floats apart
-  static void add_transposed(const float* panel, Index row, Index n, Index width, Index lanes, float* to) {
+  // to[l][k] += panel[k][l] for k < n and l < lanes, rows n and `row` scalars apart
+  static void add_transposed(const Real* panel, Index row, Index n, Index width, Index lanes, Real* to) {
     for (Index k = 0; k < n; k += W) {
       Vec v[W];
       const Index count = n - k < W ? n - k : W;
       load_transposed<S>(panel + k * row, row, count, width, v);
       for (Index l = 0; l < lanes; ++l) {
-        float* sums = to + l * n + k;
+        Real* sums = to + l * n + k;
         store_lanes<S>(sums, S::add(load_lanes<S>(sums, count), v[l]), count);
       }
     }

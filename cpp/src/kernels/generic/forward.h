@@ -8,18 +8,19 @@
 namespace {
 
 // One tile of a step: M rows by N wide blocks (one of the two is 1), or M rows by one narrow block.
+template <class Real>
 struct CellTile {
-  Operand a, b;        // x (count 0 where it is in init already) and h
-  const float* panel;  // of the first block
-  Index panel_block;   // floats from a block's panel to the next
-  const float* init;   // gates: the bias (init_row 0) or the gates so far
+  Operand<Real> a, b;  // x (count 0 where it is in init already) and h
+  const Real* panel;   // of the first block
+  Index panel_block;   // scalars from a block's panel to the next
+  const Real* init;    // gates: the bias (init_row 0) or the gates so far
   Index init_row, init_block;
-  const float* c_in;  // by row, W or 4 floats
-  float* c_out;
+  const Real* c_in;  // by row, W or 4 scalars
+  Real* c_out;
   Index c_block;
-  float* gates;  // by row, PW or QW floats; training only
+  Real* gates;  // by row, PW or QW scalars; training only
   Index gates_block;
-  float* y[most_tile_rows];
+  Real* y[most_tile_rows];
   Index lanes;  // valid units of a narrow block
 };
 
@@ -27,15 +28,16 @@ template <class S, class Cell_>
 struct Forward : Layout<S, Cell_> {
   using L = Layout<S, Cell_>;
   using Cell = Cell_;
+  using Real = typename S::Real;
   using Vec = typename S::Vec;
   using L::W, L::G, L::PW, L::QW, L::R;
-  static constexpr Index few_rows = 4;                     // a step of fewer has its products with x made beforehand
-  static constexpr Index chunk_floats = L::l2_floats / 2;  // of gates made beforehand
+  static constexpr Index few_rows = 4;                       // a step of fewer has its products with x made beforehand
+  static constexpr Index chunk_scalars = L::l2_scalars / 2;  // of gates made beforehand
 
   static bool is_hoisted(const RecurrentSizes& n) { return n.T > 1 && n.rows < few_rows * n.T; }
 
   static Index chunk_steps(const RecurrentSizes& n) {
-    const Index steps = chunk_floats / (n.B * G * L::padded(n.H) + 1);
+    const Index steps = chunk_scalars / (n.B * G * L::padded(n.H) + 1);
     return steps < 1 ? 1 : steps < n.T ? steps : n.T;
   }
 
@@ -45,7 +47,7 @@ struct Forward : Layout<S, Cell_> {
   }
 
   static Index rounded(Index n) { return (n + W - 1) / W * W; }
-  static Index pointers_size(const RecurrentSizes& n) { return rounded(3 * n.B * L::pointer_floats); }
+  static Index pointers_size(const RecurrentSizes& n) { return rounded(3 * n.B * L::pointer_scalars); }
   static Index cells_size(const RecurrentSizes& n) { return rounded(L::padded(n.H) * n.B); }
 
   static Index work_size(const RecurrentSizes& n, int threads) {
@@ -54,19 +56,19 @@ struct Forward : Layout<S, Cell_> {
 
   // What one thread needs throughout.
   struct Context {
-    RecurrentForward a;
+    RecurrentForward<Real> a;
     Part part;
-    bool hoisted;        // products with x made beforehand: only where a thread has all positions
-    const float* zeros;  // [H]
-    float* cells;
-    Index cell_rows;       // of a block
-    float* gates;          // the tape, or a chunk's
-    Index gate_rows;       // of a block
-    const float **x, **h;  // [B] by position: rows of the step
-    float** y;
+    bool hoisted;       // products with x made beforehand: only where a thread has all positions
+    const Real* zeros;  // [H]
+    Real* cells;
+    Index cell_rows;      // of a block
+    Real* gates;          // the tape, or a chunk's
+    Index gate_rows;      // of a block
+    const Real **x, **h;  // [B] by position: rows of the step
+    Real** y;
   };
 
-  static void run(const RecurrentForward& a) {
+  static void run(const RecurrentForward<Real>& a) {
     const RecurrentSizes& n = a.size;
     const Groups groups = Groups::of(L::vectors(n.H), 1);
     L::set_zero(a.work, n.H);
@@ -80,23 +82,23 @@ struct Forward : Layout<S, Cell_> {
   }
 
   template <bool training>
-  static void run_part(const RecurrentForward& a, const Team& team, const Groups& groups) {
+  static void run_part(const RecurrentForward<Real>& a, const Team& team, const Groups& groups) {
     const RecurrentSizes& n = a.size;
     Context k{};
     k.part = L::part_of(n, a.schedule, team, groups);
     k.hoisted = is_hoisted(n) && k.part.positions.end - k.part.positions.begin == n.B;
     k.a = a;
     k.zeros = a.work;
-    float* cells = a.work + rounded(n.H);
-    float* chunk = cells + cells_size(n);
-    float* pointers = chunk + chunk_size(n) + team.index * pointers_size(n);
+    Real* cells = a.work + rounded(n.H);
+    Real* chunk = cells + cells_size(n);
+    Real* pointers = chunk + chunk_size(n) + team.index * pointers_size(n);
     k.cells = training ? a.tape + G * L::padded(n.H) * n.rows : cells;
     k.cell_rows = training ? n.B + n.rows : n.B;
     k.gates = training ? a.tape : chunk;
     k.gate_rows = training ? n.rows : chunk_steps(n) * n.B;
-    k.x = reinterpret_cast<const float**>(pointers);
+    k.x = reinterpret_cast<const Real**>(pointers);
     k.h = k.x + n.B;
-    k.y = const_cast<float**>(k.h + n.B);
+    k.y = const_cast<Real**>(k.h + n.B);
 
     L::read_state(a.c_0, a.schedule, k.part, n.H, k.cells, k.cell_rows);
     const Index steps = k.hoisted ? chunk_steps(n) : n.T;
@@ -133,13 +135,13 @@ struct Forward : Layout<S, Cell_> {
     });
   }
 
-  // V vectors of gates a row; rows of `row` floats; `vector` floats between vectors, 0: a quad's rows
+  // V vectors of gates a row; rows of `row` scalars; `vector` scalars between vectors, 0: a quad's rows
   template <bool training, int V, Index row, Index vector>
   static void project_block(const Context& k, Index begin, Index end, const Block& block) {
-    const RecurrentForward& a = k.a;
+    const RecurrentForward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     const Index I = a.size.I, H = a.size.H;
-    ProductTile tile;
+    ProductTile<Real> tile;
     tile.operand[0].segment = 0;
     tile.operand[0].depth = I;
     tile.operand[0].count = 1;
@@ -148,7 +150,7 @@ struct Forward : Layout<S, Cell_> {
     tile.panel = tile.init + V * W;
     tile.c_vector = vector ? vector : k.gate_rows * row;
     tile.lanes = W;
-    float* gates = k.gates + G * block.unit * k.gate_rows + gate_row<training>(k, begin, begin) * row;
+    Real* gates = k.gates + G * block.unit * k.gate_rows + gate_row<training>(k, begin, begin) * row;
     Index t = begin, p = k.part.positions.begin;
     for_tiles(0, s.first[end] - s.first[begin], S::tile_rows[V], [&](Index, Index count) {
       for (Index m = 0; m < count; ++m, ++p) {
@@ -163,7 +165,7 @@ struct Forward : Layout<S, Cell_> {
 
   template <bool training>
   static void step(const Context& k, Index t, Index begin) {
-    const RecurrentForward& a = k.a;
+    const RecurrentForward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     const Index I = a.size.I, H = a.size.H, first = k.part.positions.begin;
     const Index count = alive_in(s, t, k.part.positions);
@@ -173,7 +175,7 @@ struct Forward : Layout<S, Cell_> {
     const Index after = !training ? 0 : a.size.B + s.first[t];
     set_rows(k, t, first, first + count, before);
 
-    CellTile tile;
+    CellTile<Real> tile;
     tile.a.segment = tile.b.segment = 0;
     tile.a.depth = I;
     tile.b.depth = H;
@@ -183,9 +185,9 @@ struct Forward : Layout<S, Cell_> {
     // a tile of m rows from position p on, at a block; its rows are `units` units wide, and planes of so many units
     // follow each other
     const auto place = [&](const Block& block, Index units, Index p, Index m) {
-      const float* packed = a.packed + L::panel_of(block, I, H);
+      const Real* packed = a.packed + L::panel_of(block, I, H);
       const Index gates_row = L::gates_of(block);
-      float* gates = k.gates + G * block.unit * k.gate_rows + (row + p) * G * units;
+      Real* gates = k.gates + G * block.unit * k.gate_rows + (row + p) * G * units;
       tile.panel = packed + gates_row + (k.hoisted ? I * gates_row : 0);
       tile.panel_block = L::panel_rows(I, H) * gates_row;
       tile.init = k.hoisted ? gates : packed;
@@ -236,11 +238,11 @@ struct Forward : Layout<S, Cell_> {
 
   // where the rows of a step are; resets clear c, and h is read from zeros
   static void set_rows(const Context& k, Index t, Index begin, Index end, Index before) {
-    const RecurrentForward& a = k.a;
+    const RecurrentForward<Real>& a = k.a;
     const Index* order = a.schedule.order + begin;
     set_pointers(a.x.data + t * a.x.step, a.x.row, order, end - begin, k.x + begin);
     set_pointers(a.y.data + t * a.y.step, a.y.row, order, end - begin, k.y + begin);
-    const float* h = t > 0 ? a.y.data + (t - 1) * a.y.step : a.h_0 ? a.h_0 : k.zeros;
+    const Real* h = t > 0 ? a.y.data + (t - 1) * a.y.step : a.h_0 ? a.h_0 : k.zeros;
     set_pointers(h, t > 0 ? a.y.row : a.h_0 ? a.size.H : 0, order, end - begin, k.h + begin);
     if (a.schedule.resets == nullptr) return;
     for (Index p = begin; p < end; ++p) {
@@ -255,18 +257,18 @@ struct Forward : Layout<S, Cell_> {
   // final states, and zeros in y beyond each row's length
   template <bool training>
   static void finish(const Context& k) {
-    const RecurrentForward& a = k.a;
+    const RecurrentForward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     const Index H = a.size.H;
     for (Index p = k.part.positions.begin; p < k.part.positions.end; ++p) {
       const Index b = s.order[p], length = s.length[p];
-      float* y = a.y.data + b * a.y.row;
-      const float* h = length > 0 ? y + (length - 1) * a.y.step : a.h_0 ? a.h_0 + b * H : k.zeros;
+      Real* y = a.y.data + b * a.y.row;
+      const Real* h = length > 0 ? y + (length - 1) * a.y.step : a.h_0 ? a.h_0 + b * H : k.zeros;
       L::write_columns(h, k.part, H, a.h_n + b * H);
       for (Index t = length; t < a.size.T; ++t) L::write_columns(nullptr, k.part, H, y + t * a.y.step);
       const Index last = training && length > 0 ? a.size.B + s.first[length - 1] : 0;
       L::for_pieces(H, k.part.vectors, [&](Index unit, Index width, Index lanes) {
-        const float* c = k.cells + unit * k.cell_rows + (last + p) * width;
+        const Real* c = k.cells + unit * k.cell_rows + (last + p) * width;
         store_lanes<S>(a.c_n + b * H + unit, load_lanes<S>(c, width), lanes);
       });
     }
@@ -275,7 +277,7 @@ struct Forward : Layout<S, Cell_> {
   // ---- tiles of wide blocks
 
   template <int M, int N, bool training>
-  __attribute__((noinline)) static void cell_tile(const CellTile& t) {
+  __attribute__((noinline)) static void cell_tile(const CellTile<Real>& t) {
     Vec gate[M * N][G];
     LSTMX_UNROLL
     for (int m = 0; m < M; ++m) {
@@ -288,7 +290,7 @@ struct Forward : Layout<S, Cell_> {
     if constexpr (N == 1) {
       multiply_operand<S, M, G>(gate, t.b, multiply_operand<S, M, G>(gate, t.a, t.panel));
     } else {
-      const float* panel = t.panel;
+      const Real* panel = t.panel;
       if (t.a.count) panel = multiply_blocks<N>(gate, t.a.row[0], t.a.depth, panel, t.panel_block);
       multiply_blocks<N>(gate, t.b.row[0], t.b.depth, panel, t.panel_block);
     }
@@ -297,8 +299,8 @@ struct Forward : Layout<S, Cell_> {
 
   // one row by N panels
   template <int N>
-  LSTMX_INLINE const float* multiply_blocks(Vec (&gate)[N][G], const float* a, Index depth, const float* panel,
-                                            Index panel_block) {
+  LSTMX_INLINE const Real* multiply_blocks(Vec (&gate)[N][G], const Real* a, Index depth, const Real* panel,
+                                           Index panel_block) {
 #pragma GCC unroll 2
     for (Index k = 0; k < depth; ++k, panel += PW) {
       const Vec s = S::set(a[k]);
@@ -319,7 +321,7 @@ struct Forward : Layout<S, Cell_> {
 
   // the cell for [first, M * N)
   template <int M, int N, int first, bool training>
-  LSTMX_INLINE void apply_cell(Vec (&gate)[M * N][G], const CellTile& t) {
+  LSTMX_INLINE void apply_cell(Vec (&gate)[M * N][G], const CellTile<Real>& t) {
     if constexpr (first < M * N) {
       constexpr int count = together(M * N - first);
       Vec g[count][G], c[count], h[count];
@@ -346,13 +348,13 @@ struct Forward : Layout<S, Cell_> {
   }
 
   template <bool training, int M = S::tile_rows[G]>
-  LSTMX_INLINE void run_rows(Index rows, const CellTile& t) {
+  LSTMX_INLINE void run_rows(Index rows, const CellTile<Real>& t) {
     if (rows == M) return cell_tile<M, 1, training>(t);
     if constexpr (M > 1) run_rows<training, M - 1>(rows, t);
   }
 
   template <bool training, int N = S::single_row_blocks>
-  LSTMX_INLINE void run_blocks(Index blocks, const CellTile& t) {
+  LSTMX_INLINE void run_blocks(Index blocks, const CellTile<Real>& t) {
     if (blocks == N) return cell_tile<1, N, training>(t);
     if constexpr (N > 1) run_blocks<training, N - 1>(blocks, t);
   }
@@ -365,7 +367,7 @@ struct Forward : Layout<S, Cell_> {
   }
 
   template <int M, int Q, bool training>
-  __attribute__((noinline)) static void narrow_tile(const CellTile& t) {
+  __attribute__((noinline)) static void narrow_tile(const CellTile<Real>& t) {
     constexpr int D = L::quad_vectors, V = Q * D;
     Vec gate[M][V];
     LSTMX_UNROLL
@@ -379,7 +381,7 @@ struct Forward : Layout<S, Cell_> {
 
   // the cell for [first, all), of which each takes a quad in R rows
   template <int M, int Q, int first, bool training>
-  LSTMX_INLINE void apply_narrow(Vec (&gate)[M][Q * L::quad_vectors], const CellTile& t) {
+  LSTMX_INLINE void apply_narrow(Vec (&gate)[M][Q * L::quad_vectors], const CellTile<Real>& t) {
     constexpr int D = L::quad_vectors, all = (M + R - 1) / R * Q;
     if constexpr (first < all) {
       constexpr int count = together(all - first);
@@ -389,7 +391,7 @@ struct Forward : Layout<S, Cell_> {
         const int m = (first + r) / Q * R, q = (first + r) % Q, rows = M - m < R ? M - m : R;
         LSTMX_UNROLL
         for (int j = 0; j < G; ++j)
-          g[r][j] = j / D < rows ? gate[m + j / D < M ? m + j / D : m][q * D + j % D] : S::set(0.0f);
+          g[r][j] = j / D < rows ? gate[m + j / D < M ? m + j / D : m][q * D + j % D] : S::set(0);
         S::gates_of_quads(g[r]);
         c[r] = load_lanes<S>(t.c_in + m * 4 + q * t.c_block, rows * 4);
       }
@@ -411,7 +413,7 @@ struct Forward : Layout<S, Cell_> {
 
   // four lanes of h for each of some rows of y
   template <int l, int M>
-  LSTMX_INLINE void store_quads(const CellTile& t, Vec h, int m, int rows, int unit, Index lanes) {
+  LSTMX_INLINE void store_quads(const CellTile<Real>& t, Vec h, int m, int rows, int unit, Index lanes) {
     if constexpr (l < R && l < M) {
       if (l < rows) S::template store_four<l>(t.y[m + l] + unit, h, lanes);
       store_quads<l + 1, M>(t, h, m, rows, unit, lanes);
@@ -428,13 +430,13 @@ struct Forward : Layout<S, Cell_> {
   }
 
   template <int Q, bool training, int groups>
-  LSTMX_INLINE void run_narrow(Index count, const CellTile& t) {
+  LSTMX_INLINE void run_narrow(Index count, const CellTile<Real>& t) {
     if (count == groups) return narrow_tile<groups * R, Q, training>(t);
     if constexpr (groups > 1) run_narrow<Q, training, groups - 1>(count, t);
   }
 
   template <int Q, bool training, int M = R - 1>
-  LSTMX_INLINE void run_narrow_rest(Index rows, const CellTile& t) {
+  LSTMX_INLINE void run_narrow_rest(Index rows, const CellTile<Real>& t) {
     if constexpr (M > 0) {
       if (rows == M) return narrow_tile<M, Q, training>(t);
       run_narrow_rest<Q, training, M - 1>(rows, t);

@@ -14,8 +14,8 @@ constexpr int most_tile_rows = 14;  // of any target
 
 // acc[m] += sum_k a[m][k] * panel[k], a panel row being V vectors; returns the panel's end
 template <class S, int M, int V>
-LSTMX_INLINE const float* multiply(typename S::Vec (&acc)[M][V], const float* const (&a)[M], const float* panel,
-                                   Index depth) {
+LSTMX_INLINE const typename S::Real* multiply(typename S::Vec (&acc)[M][V], const typename S::Real* const (&a)[M],
+                                              const typename S::Real* panel, Index depth) {
   constexpr int W = S::width;
 #pragma GCC unroll 4
   for (Index k = 0; k < depth; ++k, panel += V * W) {
@@ -89,12 +89,12 @@ LSTMX_INLINE void for_column_groups(Index n, const Body& body) {
 }
 
 template <class S>
-LSTMX_INLINE typename S::Vec load_lanes(const float* p, Index lanes) {
+LSTMX_INLINE typename S::Vec load_lanes(const typename S::Real* p, Index lanes) {
   return lanes == S::width ? S::load(p) : S::load_n(p, lanes);
 }
 
 template <class S>
-LSTMX_INLINE void store_lanes(float* p, typename S::Vec a, Index lanes) {
+LSTMX_INLINE void store_lanes(typename S::Real* p, typename S::Vec a, Index lanes) {
   if (lanes == S::width) {
     S::store(p, a);
   } else {
@@ -103,21 +103,24 @@ LSTMX_INLINE void store_lanes(float* p, typename S::Vec a, Index lanes) {
 }
 
 // Rows of a left operand in `count` segments: element k of segment s in row m is row[m][s * segment + k], k < depth.
+template <class Real>
 struct Operand {
-  const float* row[most_tile_rows];
+  const Real* row[most_tile_rows];
   Index segment, depth, count;
 
-  // rows m floats apart
-  LSTMX_INLINE void set_rows(Operand& to, const float* first, Index distance, Index rows) {
+  // rows m scalars apart
+  LSTMX_INLINE void set_rows(Operand<Real>& to, const Real* first, Index distance, Index rows) {
     for (Index m = 0; m < rows; ++m) to.row[m] = first + m * distance;
   }
 };
 
 // acc += operand * panel; returns the panel's end. With a distance, only the first row is looked at and the others
-// follow it so many floats apart: known to the compiler, they cost no pointers.
+// follow it so many scalars apart: known to the compiler, they cost no pointers.
 template <class S, int M, int V, int distance = 0>
-LSTMX_INLINE const float* multiply_operand(typename S::Vec (&acc)[M][V], const Operand& operand, const float* panel) {
-  const float* a[M];
+LSTMX_INLINE const typename S::Real* multiply_operand(typename S::Vec (&acc)[M][V],
+                                                      const Operand<typename S::Real>& operand,
+                                                      const typename S::Real* panel) {
+  const typename S::Real* a[M];
   LSTMX_UNROLL
   for (int m = 0; m < M; ++m) a[m] = distance ? operand.row[0] + m * distance : operand.row[m];
   for (Index s = 0; s < operand.count; ++s) {
@@ -129,19 +132,20 @@ LSTMX_INLINE const float* multiply_operand(typename S::Vec (&acc)[M][V], const O
 }
 
 // One tile of C = init + [operands side by side] * panel.
+template <class Real>
 struct ProductTile {
-  Operand operand[3];
-  const float* panel;
-  const float* init;  // V vectors added to every row, or null
-  bool goes_on;       // C holds the sums so far; instead of init
-  float* c[most_tile_rows];
-  Index c_vector;  // floats between the vectors of a row of C
+  Operand<Real> operand[3];
+  const Real* panel;
+  const Real* init;  // V vectors added to every row, or null
+  bool goes_on;      // C holds the sums so far; instead of init
+  Real* c[most_tile_rows];
+  Index c_vector;  // scalars between the vectors of a row of C
   Index lanes;     // valid lanes of the last vector
 };
 
 // An operand for each of `distances`; 0: its rows are wherever their pointers say.
 template <class S, int M, int V, int... distances>
-__attribute__((noinline)) void product_tile(const ProductTile& t) {
+__attribute__((noinline)) void product_tile(const ProductTile<typename S::Real>& t) {
   constexpr int W = S::width;
   typename S::Vec acc[M][V];
   if (t.goes_on) {
@@ -153,17 +157,17 @@ __attribute__((noinline)) void product_tile(const ProductTile& t) {
   } else {
     LSTMX_UNROLL
     for (int v = 0; v < V; ++v) {
-      const typename S::Vec first = t.init ? S::load(t.init + v * W) : S::set(0.0f);
+      const typename S::Vec first = t.init ? S::load(t.init + v * W) : S::set(0);
       LSTMX_UNROLL
       for (int m = 0; m < M; ++m) acc[m][v] = first;
     }
   }
-  const float* panel = t.panel;
-  const Operand* operand = t.operand;
+  const typename S::Real* panel = t.panel;
+  const Operand<typename S::Real>* operand = t.operand;
   ((panel = multiply_operand<S, M, V, distances>(acc, *operand++, panel)), ...);
   LSTMX_UNROLL
   for (int m = 0; m < M; ++m) {
-    float* c = t.c[m];
+    typename S::Real* c = t.c[m];
     LSTMX_UNROLL
     for (int v = 0; v + 1 < V; ++v) S::store(c + v * t.c_vector, acc[m][v]);
     store_lanes<S>(c + (V - 1) * t.c_vector, acc[m][V - 1], t.lanes);
@@ -171,32 +175,33 @@ __attribute__((noinline)) void product_tile(const ProductTile& t) {
 }
 
 // One tile of C += A^T B over `count` rows, at most row_block of them.
+template <class Real>
 struct OuterTile {
-  const float* const* a;  // element m of row k is a[k][first + m]; or null, and it is packed[k * M + m]
+  const Real* const* a;  // element m of row k is a[k][first + m]; or null, and it is packed[k * M + m]
   Index first;
-  const float* packed;
-  const float* b;  // V vectors a row, b_vector floats apart
+  const Real* packed;
+  const Real* b;  // V vectors a row, b_vector scalars apart
   Index b_vector, b_row;
   Index count;
-  float* c;
+  Real* c;
   Index c_row;
   Index lanes;  // valid lanes of the last vector, of B and of C
 };
 
 template <class S, int M, int V, bool packed>
-__attribute__((noinline)) void outer_tile(const OuterTile& t) {
+__attribute__((noinline)) void outer_tile(const OuterTile<typename S::Real>& t) {
   constexpr int W = S::width;
   typename S::Vec acc[M][V];
   LSTMX_UNROLL
   for (int m = 0; m < M; ++m) {
     LSTMX_UNROLL
-    for (int v = 0; v < V; ++v) acc[m][v] = S::set(0.0f);
+    for (int v = 0; v < V; ++v) acc[m][v] = S::set(0);
   }
-  const float* b[V];
+  const typename S::Real* b[V];
   LSTMX_UNROLL
   for (int v = 0; v < V; ++v) b[v] = t.b + v * t.b_vector;
   for (Index k = 0, row = 0; k < t.count; ++k, row += t.b_row) {
-    const float* a = packed ? t.packed + k * M : t.a[k] + t.first;
+    const typename S::Real* a = packed ? t.packed + k * M : t.a[k] + t.first;
     if constexpr (V < M || S::registers > 16) {
       typename S::Vec bv[V];
       LSTMX_UNROLL
@@ -224,7 +229,7 @@ __attribute__((noinline)) void outer_tile(const OuterTile& t) {
   for (int m = 0; m < M; ++m) {
     LSTMX_UNROLL
     for (int v = 0; v < V; ++v) {
-      float* c = t.c + m * t.c_row + v * W;
+      typename S::Real* c = t.c + m * t.c_row + v * W;
       const Index lanes = v + 1 < V ? W : t.lanes;
       store_lanes<S>(c, S::add(load_lanes<S>(c, lanes), acc[m][v]), lanes);
     }
@@ -233,11 +238,12 @@ __attribute__((noinline)) void outer_tile(const OuterTile& t) {
 
 // c[0..V) += the sums of the columns of b over `count` rows, at most row_block of them
 template <class S, int V>
-LSTMX_INLINE void add_column_sums(const float* b, Index b_vector, Index b_row, Index count, float* c, Index lanes) {
+LSTMX_INLINE void add_column_sums(const typename S::Real* b, Index b_vector, Index b_row, Index count,
+                                  typename S::Real* c, Index lanes) {
   constexpr int W = S::width;
   typename S::Vec sum[V];
   LSTMX_UNROLL
-  for (int v = 0; v < V; ++v) sum[v] = S::set(0.0f);
+  for (int v = 0; v < V; ++v) sum[v] = S::set(0);
   for (Index k = 0; k < count; ++k, b += b_row) {
     LSTMX_UNROLL
     for (int v = 0; v + 1 < V; ++v) sum[v] = S::add(sum[v], S::load(b + v * b_vector));
@@ -252,13 +258,13 @@ LSTMX_INLINE void add_column_sums(const float* b, Index b_vector, Index b_row, I
 
 // The tile function for run-time sizes, 1 <= rows <= tile_rows[V].
 template <class S, int V, int M, int... distances>
-LSTMX_INLINE void run_product(Index rows, const ProductTile& t) {
+LSTMX_INLINE void run_product(Index rows, const ProductTile<typename S::Real>& t) {
   if (rows == M) return product_tile<S, M, V, distances...>(t);
   if constexpr (M > 1) run_product<S, V, M - 1, distances...>(rows, t);
 }
 
 template <class S, int V, bool packed = false, int M = S::tile_rows[V]>
-LSTMX_INLINE void run_outer(Index rows, const OuterTile& t) {
+LSTMX_INLINE void run_outer(Index rows, const OuterTile<typename S::Real>& t) {
   if (rows == M) return outer_tile<S, M, V, packed>(t);
   if constexpr (M > 1) run_outer<S, V, packed, M - 1>(rows, t);
 }
@@ -287,15 +293,17 @@ LSTMX_INLINE void for_row_blocks(Index count, const Body& body) {
 
 // n of the columns of up to W rows, transposed: v[k][l] = matrix[l][k] for l < rows, 0 beyond
 template <class S>
-LSTMX_INLINE void load_transposed(const float* matrix, Index row, Index rows, Index n, typename S::Vec (&v)[S::width]) {
-  for (Index l = 0; l < S::width; ++l) v[l] = l < rows ? load_lanes<S>(matrix + l * row, n) : S::set(0.0f);
+LSTMX_INLINE void load_transposed(const typename S::Real* matrix, Index row, Index rows, Index n,
+                                  typename S::Vec (&v)[S::width]) {
+  for (Index l = 0; l < S::width; ++l) v[l] = l < rows ? load_lanes<S>(matrix + l * row, n) : S::set(0);
   S::transpose(v);
 }
 
-// out[k][l] = matrix[l][k] for k < depth and l < lanes, then zeros up to `width`; rows `row` and `out_row` floats apart
+// out[k][l] = matrix[l][k] for k < depth and l < lanes, then zeros up to `width`; rows `row` and `out_row` scalars
+// apart
 template <class S>
-LSTMX_INLINE void pack_transposed(const float* matrix, Index row, Index depth, Index lanes, Index width, float* out,
-                                  Index out_row) {
+LSTMX_INLINE void pack_transposed(const typename S::Real* matrix, Index row, Index depth, Index lanes, Index width,
+                                  typename S::Real* out, Index out_row) {
   constexpr Index W = S::width;
   for (Index l = 0; l < width; l += W) {
     for (Index k = 0; k < depth; k += W) {
@@ -310,12 +318,12 @@ LSTMX_INLINE void pack_transposed(const float* matrix, Index row, Index depth, I
 // Packs a matrix [depth, n] (row stride `row`) for products: for each group of columns, its rows one after the other.
 // `order(k)` names the k-th row to pack. Returns the end of what was written.
 template <class S, class Order>
-LSTMX_INLINE float* pack_columns(const float* matrix, Index row, Index depth, Index n, float* packed,
-                                 const Order& order) {
+LSTMX_INLINE typename S::Real* pack_columns(const typename S::Real* matrix, Index row, Index depth, Index n,
+                                            typename S::Real* packed, const Order& order) {
   constexpr Index W = S::width;
   for_column_groups<S>(n, [&](Index first, Index vectors, Index lanes) {
     for (Index k = 0; k < depth; ++k) {
-      const float* source = matrix + order(k) * row + first;
+      const typename S::Real* source = matrix + order(k) * row + first;
       for (Index v = 0; v < vectors; ++v, packed += W)
         S::store(packed, load_lanes<S>(source + v * W, v + 1 < vectors ? W : lanes));
     }

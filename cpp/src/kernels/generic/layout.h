@@ -1,7 +1,7 @@
 // How a recurrent layer lies in memory, for any Choices and Cell (kernels.h has the legend).
 //
 // Hidden units are cut into wide blocks of W, whose gates are G vectors [i][f][g][o]; the H % W units left over go into
-// quads of four, whose gates are 16 floats [i i i i f f f f g g g g o o o o], so that few lanes are wasted. A narrow
+// quads of four, whose gates are 16 scalars [i i i i f f f f g g g g o o o o], so that few lanes are wasted. A narrow
 // block is what a tile takes of them: up to four quads where a vector holds a quad's gates, one where it does not.
 //   packed forward   for each block [1 + I + H][gates of the block]: the bias, a row for each x, a row for each h
 //   packed backward  U, then W: for each group of columns the gate rows in the order block or quad, gate, lane
@@ -40,9 +40,9 @@ inline bool is_reset(const Schedule& s, Index t, Index position) {
   return s.resets != nullptr && s.resets[t * s.reset_step + s.order[position] * s.reset_row] != 0;
 }
 
-// to[p] = the row of position p of a matrix, rows `row` floats apart
-template <class Float>
-LSTMX_INLINE void set_pointers(Float* matrix, Index row, const Index* order, Index count, Float** to) {
+// to[p] = the row of position p of a matrix, rows `row` scalars apart
+template <class Real>
+LSTMX_INLINE void set_pointers(Real* matrix, Index row, const Index* order, Index count, Real** to) {
   for (Index p = 0; p < count; ++p) to[p] = matrix + order[p] * row;
 }
 
@@ -54,19 +54,20 @@ inline Index alive_in(const Schedule& s, Index t, const Range& positions) {
 
 template <class S, class Cell_>
 struct Layout {
+  using Real = typename S::Real;
   using Vec = typename S::Vec;
   using Cell = Cell_;
   static constexpr Index W = S::width;
   static constexpr int G = Cell::gates;
-  static_assert(G == 4, "a quad's gates are sixteen floats");
+  static_assert(G == 4, "a quad's gates are sixteen scalars");
   static constexpr Index PW = G * W;
   static constexpr Index QW = G * 4;
-  static constexpr int R = W / 4;                               // rows whose quads fill a vector
-  static constexpr int quad_vectors = QW / W;                   // of a quad's gates
-  static constexpr int most_quads = quad_vectors == 1 ? R : 1;  // of a narrow block
-  static constexpr Index l2_floats = 256 * 1024;                // 1 MB, what is taken to stay in a private L2
+  static constexpr int R = W / 4;                                  // rows whose quads fill a vector
+  static constexpr int quad_vectors = QW / W;                      // of a quad's gates
+  static constexpr int most_quads = quad_vectors == 1 ? R : 1;     // of a narrow block
+  static constexpr Index l2_scalars = 1024 * 1024 / sizeof(Real);  // what is taken to stay in a private L2
 
-  static constexpr Index pointer_floats = sizeof(void*) / sizeof(float);
+  static constexpr Index pointer_scalars = sizeof(void*) / sizeof(Real);
 
   static Index vectors(Index H) { return (H + W - 1) / W; }
   static Index quads(Index H) { return (H % W + 3) / 4; }
@@ -126,19 +127,19 @@ struct Layout {
   // where the block's rows of a packed panel begin
   static Index panel_of(const Block& block, Index I, Index H) { return G * block.unit * panel_rows(I, H); }
 
-  static void pack_forward(const RecurrentWeights& w, Index I, Index H, float* packed) {
+  static void pack_forward(const RecurrentWeights<Real>& w, Index I, Index H, Real* packed) {
     for_gates(H, [&](const Block& block, Index lane, Index width, Index first, Index lanes) {
       const Index row = gates_of(block);
-      float* out = packed + panel_of(block, I, H) + lane;
-      const Vec ih = w.bias_ih ? S::load_n(w.bias_ih + first, lanes) : S::set(0.0f);
-      const Vec hh = w.bias_hh ? S::load_n(w.bias_hh + first, lanes) : S::set(0.0f);
+      Real* out = packed + panel_of(block, I, H) + lane;
+      const Vec ih = w.bias_ih ? S::load_n(w.bias_ih + first, lanes) : S::set(0);
+      const Vec hh = w.bias_hh ? S::load_n(w.bias_hh + first, lanes) : S::set(0);
       store_lanes<S>(out, S::add(ih, hh), width);
       pack_transposed<S>(w.weight_ih + first * I, I, I, lanes, width, out + row, row);
       pack_transposed<S>(w.weight_hh + first * H, H, H, lanes, width, out + (1 + I) * row, row);
     });
   }
 
-  static void pack_backward(const RecurrentWeights& w, Index I, Index H, float* packed) {
+  static void pack_backward(const RecurrentWeights<Real>& w, Index I, Index H, Real* packed) {
     const auto order = [H](Index k) {  // the k-th gate row: block or quad, gate, lane
       const Index full = H / W;
       Index unit = k / PW * W, units = W, rest = k % PW;
@@ -160,7 +161,7 @@ struct Layout {
   // after each step. Otherwise the positions are split, and each thread goes through time alone.
   static bool splits_units(const RecurrentSizes& n, int threads) {
     const Index weights = G * n.H * (n.I + n.H);
-    return n.B < 4 * threads || (weights > l2_floats && n.B < 32 * threads);
+    return n.B < 4 * threads || (weights > l2_scalars && n.B < 32 * threads);
   }
 
   // `groups`: of vectors of hidden units that stay together
@@ -206,25 +207,25 @@ struct Layout {
 
   // ---- states [B,H] by row <-> for each wide block [rows][W], for each quad [rows][4], by position
 
-  static void set_zero(float* p, Index n) {
-    for (Index k = 0; k < n; ++k) p[k] = 0.0f;
+  static void set_zero(Real* p, Index n) {
+    for (Index k = 0; k < n; ++k) p[k] = 0;
   }
 
   // `rows`: of a block in `out`
-  static void read_state(const float* state, const Schedule& schedule, const Part& part, Index H, float* out,
+  static void read_state(const Real* state, const Schedule& schedule, const Part& part, Index H, Real* out,
                          Index rows) {
     for_pieces(H, part.vectors, [&](Index unit, Index width, Index lanes) {
       for (Index p = part.positions.begin; p < part.positions.end; ++p) {
-        const Vec v = state ? load_lanes<S>(state + schedule.order[p] * H + unit, lanes) : S::set(0.0f);
+        const Vec v = state ? load_lanes<S>(state + schedule.order[p] * H + unit, lanes) : S::set(0);
         store_lanes<S>(out + unit * rows + p * width, v, width);
       }
     });
   }
 
   // Writes [begin, end) of a row that is the columns of the part's hidden units; source null: zeros.
-  static void write_columns(const float* source, const Part& part, Index H, float* row) {
+  static void write_columns(const Real* source, const Part& part, Index H, Real* row) {
     const Index begin = part.vectors.begin * W, end = part.vectors.end * W < H ? part.vectors.end * W : H;
-    for (Index k = begin; k < end; ++k) row[k] = source ? source[k] : 0.0f;
+    for (Index k = begin; k < end; ++k) row[k] = source ? source[k] : Real(0);
   }
 };
 

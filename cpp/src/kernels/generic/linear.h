@@ -11,6 +11,7 @@ using lstmx::LinearForward;
 
 template <class S>
 struct Linear {
+  using Real = typename S::Real;
   using Vec = typename S::Vec;
   static constexpr Index W = S::width;
 
@@ -19,9 +20,9 @@ struct Linear {
   static Index pack_forward_size(Index in, Index out) { return padded(out) * (1 + in); }
   static Index pack_backward_size(Index in, Index out) { return padded(in) * out; }
 
-  static void pack_forward(const float* weight, const float* bias, Index in, Index out, float* packed) {
+  static void pack_forward(const Real* weight, const Real* bias, Index in, Index out, Real* packed) {
     for (Index k = 0; k < out; k += W, packed += W)
-      S::store(packed, bias ? load_lanes<S>(bias + k, out - k < W ? out - k : W) : S::set(0.0f));
+      S::store(packed, bias ? load_lanes<S>(bias + k, out - k < W ? out - k : W) : S::set(0));
     for_column_groups<S>(out, [&](Index first, Index vectors, Index lanes) {
       const Index width = vectors * W;
       pack_transposed<S>(weight + first * in, in, in, width - W + lanes, width, packed, width);
@@ -29,12 +30,12 @@ struct Linear {
     });
   }
 
-  static void pack_backward(const float* weight, Index in, Index out, float* packed) {
+  static void pack_backward(const Real* weight, Index in, Index out, Real* packed) {
     pack_columns<S>(weight, in, out, in, packed, [](Index k) { return k; });
   }
 
   // c[rows of `share`, columns] = init + a[:, depth] * packed
-  static void product(const float* a, Index a_row, Index depth, const float* packed, const float* init, float* c,
+  static void product(const Real* a, Index a_row, Index depth, const Real* packed, const Real* init, Real* c,
                       Index c_row, Index columns, Range share) {
     if (columns <= W / 4) {
       return with_constant(columns,
@@ -42,7 +43,7 @@ struct Linear {
     }
     for_column_groups<S>(columns, [&](Index first, Index vectors, Index lanes) {
       with_constant(vectors, [&]<int V>() {
-        ProductTile tile;
+        ProductTile<Real> tile;
         tile.operand[0].segment = 0;
         tile.operand[0].depth = depth;
         tile.operand[0].count = 1;
@@ -52,7 +53,7 @@ struct Linear {
         tile.c_vector = W;
         tile.lanes = lanes;
         for_tiles(share.begin, share.end, S::tile_rows[V], [&](Index r, Index m) {
-          Operand::set_rows(tile.operand[0], a + r * a_row, a_row, m);
+          Operand<Real>::set_rows(tile.operand[0], a + r * a_row, a_row, m);
           for (Index i = 0; i < m; ++i) tile.c[i] = c + (r + i) * c_row + first;
           run_product<S, V, S::tile_rows[V], 0>(m, tile);
         });
@@ -63,13 +64,13 @@ struct Linear {
   // The same for a few columns, which would waste most lanes: rows are in the lanes instead. The same chains, so the
   // same bits.
   template <int columns>
-  static void narrow_product(const float* a, Index a_row, Index depth, const float* packed, const float* init, float* c,
+  static void narrow_product(const Real* a, Index a_row, Index depth, const Real* packed, const Real* init, Real* c,
                              Index c_row, Range share) {
     for (Index r = share.begin; r < share.end; r += W) {
       const Index rows = share.end - r < W ? share.end - r : W;
       Vec sum[columns];
       LSTMX_UNROLL
-      for (int j = 0; j < columns; ++j) sum[j] = S::set(init ? init[j] : 0.0f);
+      for (int j = 0; j < columns; ++j) sum[j] = S::set(init ? init[j] : Real(0));
       for (Index k = 0; k < depth; k += W) {
         Vec x[W];
         const Index n = depth - k < W ? depth - k : W;
@@ -80,11 +81,11 @@ struct Linear {
         }
       }
       for (int j = 0; j < columns; ++j) {
-        float* to = c + r * c_row + j;
+        Real* to = c + r * c_row + j;
         if (c_row == 1) {
           store_lanes<S>(to, sum[j], rows);
         } else {
-          float lanes[W];
+          Real lanes[W];
           S::store(lanes, sum[j]);
           for (Index l = 0; l < rows; ++l) to[l * c_row] = lanes[l];
         }
@@ -92,19 +93,19 @@ struct Linear {
     }
   }
 
-  static void forward(const LinearForward& a) {
+  static void forward(const LinearForward<Real>& a) {
     parallel(team_size(a.threads, double(a.N) * a.in * a.out, a.N), [&](const Team& team) {
       product(a.x, a.x_row, a.in, a.packed + padded(a.out), a.packed, a.y, a.y_row, a.out, team.share(a.N));
     });
   }
 
-  static void backward(const LinearBackward& a) {
+  static void backward(const LinearBackward<Real>& a) {
     parallel(team_size(a.threads, 2.0 * a.N * a.in * a.out, a.N), [&](const Team& team) {
       if (a.dx) product(a.dy, a.dy_row, a.out, a.packed, nullptr, a.dx, a.dx_row, a.in, team.share(a.N));
       const Range outs = team.share(a.out);
       for_row_blocks(a.N, [&](Index r, Index count) {
-        const float *x = a.x + r * a.x_row, *dy = a.dy + r * a.dy_row;
-        const float* rows[row_block];
+        const Real *x = a.x + r * a.x_row, *dy = a.dy + r * a.dy_row;
+        const Real* rows[row_block];
         if (is_wide(a)) {
           for (Index k = 0; k < count; ++k) rows[k] = x + k * a.x_row;
           transposed_weight_gradient(a, rows, dy, count, team);
@@ -117,7 +118,7 @@ struct Linear {
     });
   }
 
-  static void weight_gradient(const LinearBackward& a, const float* const* dy, const float* x, Index count,
+  static void weight_gradient(const LinearBackward<Real>& a, const Real* const* dy, const Real* x, Index count,
                               Range outs) {
     for_column_groups<S>(a.in, [&](Index first, Index vectors, Index lanes) {
       with_constant(vectors, [&]<int V>() {
@@ -130,16 +131,16 @@ struct Linear {
   }
 
   // whether [in,out] wastes fewer lanes than [out,in]
-  static bool is_wide(const LinearBackward& a) { return a.in * padded(a.out) < a.out * padded(a.in); }
+  static bool is_wide(const LinearBackward<Real>& a) { return a.in * padded(a.out) < a.out * padded(a.in); }
 
   // The same sums in tiles of [in,out], added to the gradient [out,in] at the end.
-  static void transposed_weight_gradient(const LinearBackward& a, const float* const* x, const float* dy, Index count,
-                                         const Team& team) {
+  static void transposed_weight_gradient(const LinearBackward<Real>& a, const Real* const* x, const Real* dy,
+                                         Index count, const Team& team) {
     const Range ins = team.share(a.in);
     for_column_groups<S>(a.out, [&](Index first, Index vectors, Index lanes) {
       with_constant(vectors, [&]<int V>() {
         for_tiles(ins.begin, ins.end, S::tile_rows[V], [&](Index i, Index m) {
-          float sums[S::tile_rows[V] * V * W] = {};
+          Real sums[S::tile_rows[V] * V * W] = {};
           run_outer<S, V>(m, {x, i, nullptr, dy + first, W, a.dy_row, count, sums, V * W, lanes});
           for (Index o = 0; o < (V - 1) * W + lanes; ++o) {
             for (Index k = 0; k < m; ++k) a.d_weight[(first + o) * a.in + i + k] += sums[k * V * W + o];
@@ -149,7 +150,7 @@ struct Linear {
     });
   }
 
-  static void bias_gradient(const LinearBackward& a, const float* dy, Index count) {
+  static void bias_gradient(const LinearBackward<Real>& a, const Real* dy, Index count) {
     for_column_groups<S>(a.out, [&](Index first, Index vectors, Index lanes) {
       with_constant(vectors,
                     [&]<int V>() { add_column_sums<S, V>(dy + first, W, a.dy_row, count, a.d_bias + first, lanes); });

@@ -8,11 +8,12 @@ using lstmx::SgdStep;
 
 template <class S>
 struct Optimizer {
+  using Real = typename S::Real;
   using Vec = typename S::Vec;
   static constexpr Index W = S::width;
 
   // v = momentum v + g; p -= lr v, or with Nesterov p -= lr (g + momentum v)
-  static void sgd(const SgdStep& a) {
+  static void sgd(const SgdStep<Real>& a) {
     const FlushDenormals guard;
     for (Index k = 0; k < a.n; k += W) {
       const Index lanes = a.n - k < W ? a.n - k : W;
@@ -29,7 +30,7 @@ struct Optimizer {
   }
 
   // m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p -= step_size m / (sqrt(v) / root_bias + eps)
-  static void adam(const AdamStep& a) {
+  static void adam(const AdamStep<Real>& a) {
     const FlushDenormals guard;
     const Vec rest1 = S::set(a.rest1), rest2 = S::set(a.rest2);
     for (Index k = 0; k < a.n; k += W) {

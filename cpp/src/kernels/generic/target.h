@@ -22,7 +22,7 @@
 namespace {
 
 template <class S, template <class> class Cell>
-constexpr lstmx::CellKernels cell_kernels() {
+constexpr lstmx::CellKernels<typename S::Real> cell_kernels() {
   using F = Forward<S, Cell<S>>;
   using B = Backward<S, Cell<S>>;
   return {F::pack_forward_size, F::pack_backward_size, F::tape_size, F::work_size, B::work_size,
@@ -30,9 +30,22 @@ constexpr lstmx::CellKernels cell_kernels() {
 }
 
 template <class S>
-constexpr lstmx::LinearKernels linear_kernels() {
+constexpr lstmx::LinearKernels<typename S::Real> linear_kernels() {
   using L = Linear<S>;
   return {L::pack_forward_size, L::pack_backward_size, L::pack_forward, L::pack_backward, L::forward, L::backward};
+}
+
+template <class S>
+constexpr lstmx::RealKernels<typename S::Real> kernels() {
+  return {
+      {
+#define LSTMX_CELL(name, type) cell_kernels<S, type>(),
+#include "../cells.inc"
+#undef LSTMX_CELL
+      },
+      linear_kernels<S>(),
+      {Optimizer<S>::sgd, Optimizer<S>::adam},
+  };
 }
 
 }  // namespace
@@ -45,14 +58,9 @@ constexpr lstmx::LinearKernels linear_kernels() {
 namespace lstmx {
 
 constinit const TargetKernels LSTMX_TABLE(LSTMX_TARGET_NAME) = {
+    kernels<Choices<float>>(),
+    kernels<Choices<double>>(),
     LSTMX_STRING(LSTMX_TARGET_NAME),
-    {
-#define LSTMX_CELL(name, type) cell_kernels<Choices, type>(),
-#include "../cells.inc"
-#undef LSTMX_CELL
-    },
-    linear_kernels<Choices>(),
-    {Optimizer<Choices>::sgd, Optimizer<Choices>::adam},
 };
 
 }  // namespace lstmx

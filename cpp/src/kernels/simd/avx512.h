@@ -1,4 +1,4 @@
-// Sixteen floats in an AVX-512 register.
+// Sixteen floats or eight doubles in an AVX-512 register.
 #pragma once
 #include <immintrin.h>
 #include <stddef.h>
@@ -7,7 +7,12 @@
 
 namespace {
 
-struct Avx512 {
+template <class Real>
+struct Avx512;
+
+template <>
+struct Avx512<float> {
+  using Real = float;
   using Vec = __m512;
   static constexpr int width = 16;
   static constexpr int registers = 32;
@@ -74,7 +79,7 @@ struct Avx512 {
       _mm_mask_storeu_ps(p, static_cast<__mmask8>(mask(n)), four);
     }
   }
-  // n lanes (at most 4) from each of four rows, rows `first` floats on
+  // n lanes (at most 4) from each of four rows, rows `first` scalars on
   LSTMX_INLINE Vec load_fours(const float* const (&row)[4], ptrdiff_t first, ptrdiff_t n) {
     const __mmask8 lanes = static_cast<__mmask8>(mask(n));
     const Vec a = _mm512_castps128_ps512(_mm_maskz_loadu_ps(lanes, row[0] + first));
@@ -103,6 +108,82 @@ struct Avx512 {
 
  private:
   LSTMX_INLINE __mmask16 mask(ptrdiff_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
+};
+
+template <>
+struct Avx512<double> {
+  using Real = double;
+  using Vec = __m512d;
+  static constexpr int width = 8;
+  static constexpr int registers = 32;
+
+  LSTMX_INLINE Vec set(double x) { return _mm512_set1_pd(x); }
+  LSTMX_INLINE Vec load(const double* p) { return _mm512_loadu_pd(p); }
+  LSTMX_INLINE void store(double* p, Vec a) { _mm512_storeu_pd(p, a); }
+  LSTMX_INLINE Vec load_n(const double* p, ptrdiff_t n) { return _mm512_maskz_loadu_pd(mask(n), p); }
+  LSTMX_INLINE void store_n(double* p, Vec a, ptrdiff_t n) { _mm512_mask_storeu_pd(p, mask(n), a); }
+
+  LSTMX_INLINE Vec add(Vec a, Vec b) { return _mm512_add_pd(a, b); }
+  LSTMX_INLINE Vec sub(Vec a, Vec b) { return _mm512_sub_pd(a, b); }
+  LSTMX_INLINE Vec mul(Vec a, Vec b) { return _mm512_mul_pd(a, b); }
+  LSTMX_INLINE Vec div(Vec a, Vec b) { return _mm512_div_pd(a, b); }
+  LSTMX_INLINE Vec sqrt(Vec a) { return _mm512_sqrt_pd(a); }
+  LSTMX_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_pd(a, b, c); }
+  LSTMX_INLINE Vec fnma(Vec a, Vec b, Vec c) { return _mm512_fnmadd_pd(a, b, c); }
+  LSTMX_INLINE Vec min(Vec a, Vec b) { return _mm512_min_pd(a, b); }
+  LSTMX_INLINE Vec max(Vec a, Vec b) { return _mm512_max_pd(a, b); }
+  LSTMX_INLINE Vec reciprocal(Vec a) { return div(set(1.0), a); }
+  // Two quads, two vectors a quad <-> their gates.
+  LSTMX_INLINE void gates_of_quads(Vec (&v)[4]) {
+    const Vec a = v[0], b = v[1], c = v[2], d = v[3];
+    v[0] = _mm512_shuffle_f64x2(a, c, 0x44);
+    v[1] = _mm512_shuffle_f64x2(a, c, 0xee);
+    v[2] = _mm512_shuffle_f64x2(b, d, 0x44);
+    v[3] = _mm512_shuffle_f64x2(b, d, 0xee);
+  }
+  LSTMX_INLINE void quads_of_gates(Vec (&v)[4]) {
+    const Vec i = v[0], f = v[1], g = v[2], o = v[3];
+    v[0] = _mm512_shuffle_f64x2(i, f, 0x44);
+    v[1] = _mm512_shuffle_f64x2(g, o, 0x44);
+    v[2] = _mm512_shuffle_f64x2(i, f, 0xee);
+    v[3] = _mm512_shuffle_f64x2(g, o, 0xee);
+  }
+  LSTMX_INLINE void transpose(Vec (&v)[width]) {
+    Vec even[4], odd[4];
+    for (int i = 0; i < 4; ++i) {  // two rows: 2x2 within each 128 bits
+      even[i] = _mm512_unpacklo_pd(v[2 * i], v[2 * i + 1]);
+      odd[i] = _mm512_unpackhi_pd(v[2 * i], v[2 * i + 1]);
+    }
+    transpose_pairs(even);  // then the 128 bits
+    transpose_pairs(odd);
+    for (int j = 0; j < 4; ++j) {
+      v[2 * j] = even[j];
+      v[2 * j + 1] = odd[j];
+    }
+  }
+  template <int l>
+  LSTMX_INLINE void store_four(double* p, Vec a, ptrdiff_t n) {
+    _mm256_mask_storeu_pd(p, mask(n), _mm512_extractf64x4_pd(a, l));
+  }
+  LSTMX_INLINE Vec load_fours(const double* const (&row)[2], ptrdiff_t first, ptrdiff_t n) {
+    const Vec a = _mm512_castpd256_pd512(_mm256_maskz_loadu_pd(mask(n), row[0] + first));
+    return _mm512_insertf64x4(a, _mm256_maskz_loadu_pd(mask(n), row[1] + first), 1);
+  }
+  static constexpr int exp_steps = 1;
+  static constexpr double exp_magic = 6755399441055744.0 + 1023.0;  // 1.5 * 2^52, and the exponent's bias
+  LSTMX_INLINE Vec power_of_two(Vec t) { return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(t), 52)); }
+
+ private:
+  LSTMX_INLINE __mmask8 mask(ptrdiff_t n) { return static_cast<__mmask8>((1u << n) - 1u); }
+  // v[i] by pairs of lanes: v[i][j] <-> v[j][i]
+  LSTMX_INLINE void transpose_pairs(Vec (&v)[4]) {
+    const Vec a = _mm512_shuffle_f64x2(v[0], v[1], 0x44), b = _mm512_shuffle_f64x2(v[2], v[3], 0x44);
+    const Vec c = _mm512_shuffle_f64x2(v[0], v[1], 0xee), d = _mm512_shuffle_f64x2(v[2], v[3], 0xee);
+    v[0] = _mm512_shuffle_f64x2(a, b, 0x88);
+    v[1] = _mm512_shuffle_f64x2(a, b, 0xdd);
+    v[2] = _mm512_shuffle_f64x2(c, d, 0x88);
+    v[3] = _mm512_shuffle_f64x2(c, d, 0xdd);
+  }
 };
 
 }  // namespace

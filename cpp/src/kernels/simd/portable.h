@@ -1,5 +1,6 @@
-// Four floats in the compiler's own vector type: SSE2 on baseline x86-64, whatever the compiler has elsewhere. There is
-// no fused multiply-add here: fma() rounds twice (contraction is switched off, so that all code paths round alike).
+// Four floats or doubles in the compiler's own vector types, of 16 bytes: SSE2 on baseline x86-64, whatever the
+// compiler has elsewhere. Doubles take two of them. There is no fused multiply-add here: fma() rounds twice
+// (contraction is switched off, so that all code paths round alike).
 #pragma once
 #include <stddef.h>
 #include <string.h>
@@ -8,26 +9,85 @@
 
 namespace {
 
-struct Portable {
+// What differs between the scalars: Vec, and what needs to know its parts.
+template <class Real>
+struct PortableVector;
+
+template <>
+struct PortableVector<float> {
   typedef float Vec __attribute__((vector_size(16)));
-  static constexpr int width = 4;
-  static constexpr int registers = 16;
 
   LSTMX_INLINE Vec set(float x) { return Vec{x, x, x, x}; }
-  LSTMX_INLINE Vec load(const float* p) {
+  // min and max return the second operand where either is NaN
+  LSTMX_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+  LSTMX_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
+  LSTMX_INLINE float sqrt(float a) { return __builtin_sqrtf(a); }
+  // 2^n of the integer n that was added to exp_magic
+  static constexpr float exp_magic = 12582912.0f + 127.0f;  // 1.5 * 2^23, and the exponent's bias
+  LSTMX_INLINE Vec power_of_two(Vec t) {
+    typedef unsigned Bits __attribute__((vector_size(16)));
+    return (Vec)((Bits)t << 23);
+  }
+};
+
+template <>
+struct PortableVector<double> {
+  typedef double Half __attribute__((vector_size(16)));
+  // the compiler would keep a vector of 32 bytes in memory
+  struct Vec {
+    Half low, high;
+
+    friend inline __attribute__((always_inline)) Vec operator+(Vec a, Vec b) {
+      return {a.low + b.low, a.high + b.high};
+    }
+    friend inline __attribute__((always_inline)) Vec operator-(Vec a, Vec b) {
+      return {a.low - b.low, a.high - b.high};
+    }
+    friend inline __attribute__((always_inline)) Vec operator*(Vec a, Vec b) {
+      return {a.low * b.low, a.high * b.high};
+    }
+    friend inline __attribute__((always_inline)) Vec operator/(Vec a, Vec b) {
+      return {a.low / b.low, a.high / b.high};
+    }
+  };
+
+  LSTMX_INLINE Vec set(double x) { return {Half{x, x}, Half{x, x}}; }
+  LSTMX_INLINE Vec min(Vec a, Vec b) { return {a.low < b.low ? a.low : b.low, a.high < b.high ? a.high : b.high}; }
+  LSTMX_INLINE Vec max(Vec a, Vec b) { return {a.low > b.low ? a.low : b.low, a.high > b.high ? a.high : b.high}; }
+  LSTMX_INLINE double sqrt(double a) { return __builtin_sqrt(a); }
+  static constexpr double exp_magic = 6755399441055744.0 + 1023.0;  // 1.5 * 2^52, and the exponent's bias
+  LSTMX_INLINE Vec power_of_two(Vec t) {
+    typedef unsigned long long Bits __attribute__((vector_size(16)));
+    return {(Half)((Bits)t.low << 52), (Half)((Bits)t.high << 52)};
+  }
+};
+
+template <class Real_>
+struct Portable : PortableVector<Real_> {
+  using Real = Real_;
+  using P = PortableVector<Real>;
+  using Vec = typename P::Vec;
+  static constexpr int width = 4;
+  static constexpr int registers = 16;
+  static constexpr int exp_steps = 1;
+  using P::set;
+
+  LSTMX_INLINE Vec load(const Real* p) {
     Vec a;
     memcpy(&a, p, sizeof a);
     return a;
   }
-  LSTMX_INLINE void store(float* p, Vec a) { memcpy(p, &a, sizeof a); }
+  LSTMX_INLINE void store(Real* p, Vec a) { memcpy(p, &a, sizeof a); }
   // the first n lanes only; the others read as 0
-  LSTMX_INLINE Vec load_n(const float* p, ptrdiff_t n) {
-    Vec a = set(0.0f);
-    for (ptrdiff_t l = 0; l < n; ++l) a[l] = p[l];
-    return a;
+  LSTMX_INLINE Vec load_n(const Real* p, ptrdiff_t n) {
+    Real lanes[width] = {};
+    for (ptrdiff_t l = 0; l < n; ++l) lanes[l] = p[l];
+    return load(lanes);
   }
-  LSTMX_INLINE void store_n(float* p, Vec a, ptrdiff_t n) {
-    for (ptrdiff_t l = 0; l < n; ++l) p[l] = a[l];
+  LSTMX_INLINE void store_n(Real* p, Vec a, ptrdiff_t n) {
+    Real lanes[width];
+    store(lanes, a);
+    for (ptrdiff_t l = 0; l < n; ++l) p[l] = lanes[l];
   }
 
   LSTMX_INLINE Vec add(Vec a, Vec b) { return a + b; }
@@ -35,45 +95,32 @@ struct Portable {
   LSTMX_INLINE Vec mul(Vec a, Vec b) { return a * b; }
   LSTMX_INLINE Vec div(Vec a, Vec b) { return a / b; }
   LSTMX_INLINE Vec sqrt(Vec a) {
-    for (int l = 0; l < width; ++l) a[l] = __builtin_sqrtf(a[l]);
-    return a;
+    Real lanes[width];
+    store(lanes, a);
+    for (Real& x : lanes) x = P::sqrt(x);
+    return load(lanes);
   }
   LSTMX_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
   LSTMX_INLINE Vec fnma(Vec a, Vec b, Vec c) { return c - a * b; }
-  // min and max return the second operand where either is NaN
-  LSTMX_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
-  LSTMX_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
-  LSTMX_INLINE Vec reciprocal(Vec a) { return set(1.0f) / a; }
+  LSTMX_INLINE Vec reciprocal(Vec a) { return set(1) / a; }
   // A quad [i f g o] of four units is its gates already.
   LSTMX_INLINE void gates_of_quads(Vec (&)[4]) {}
   LSTMX_INLINE void quads_of_gates(Vec (&)[4]) {}
   // v[i][j] <-> v[j][i]
   LSTMX_INLINE void transpose(Vec (&v)[width]) {
+    Real rows[width][width];
+    for (int i = 0; i < width; ++i) store(rows[i], v[i]);
     for (int i = 0; i < width; ++i) {
-      for (int j = 0; j < i; ++j) {
-        const float a = v[i][j];
-        v[i][j] = v[j][i];
-        v[j][i] = a;
-      }
+      const Real column[width] = {rows[0][i], rows[1][i], rows[2][i], rows[3][i]};
+      v[i] = load(column);
     }
   }
   template <int>
-  LSTMX_INLINE void store_four(float* p, Vec a, ptrdiff_t n) {
+  LSTMX_INLINE void store_four(Real* p, Vec a, ptrdiff_t n) {
     store_n(p, a, n);
   }
-  LSTMX_INLINE Vec load_fours(const float* const (&row)[1], ptrdiff_t first, ptrdiff_t n) {
+  LSTMX_INLINE Vec load_fours(const Real* const (&row)[1], ptrdiff_t first, ptrdiff_t n) {
     return load_n(row[0] + first, n);
-  }
-  // 2^n of the integer n that was added to exp_magic
-  static constexpr int exp_steps = 1;
-  static constexpr float exp_magic = 12582912.0f + 127.0f;  // 1.5 * 2^23, and the exponent's bias
-  LSTMX_INLINE Vec power_of_two(Vec t) {
-    typedef unsigned Bits __attribute__((vector_size(16)));
-    Bits bits;
-    memcpy(&bits, &t, sizeof bits);
-    bits = bits << 23;
-    memcpy(&t, &bits, sizeof t);
-    return t;
   }
 };
 

@@ -5,7 +5,8 @@
 #include "../simd/avx2.h"
 
 namespace {
-struct Choices : Avx2 {
+template <class Real>
+struct Choices : Avx2<Real> {
   // rows of a register tile of 1, 2, 3 and 4 vectors
   static constexpr int tile_rows[5] = {0, 10, 6, 4, 3};
   static constexpr int single_row_blocks = 2;  // hidden blocks of a tile of one row

@@ -5,7 +5,8 @@
 #include "../simd/avx512.h"
 
 namespace {
-struct Choices : Avx512 {
+template <class Real>
+struct Choices : Avx512<Real> {
   // rows of a register tile of 1, 2, 3 and 4 vectors
   static constexpr int tile_rows[5] = {0, 14, 12, 8, 6};
   static constexpr int single_row_blocks = 4;  // hidden blocks of a tile of one row
