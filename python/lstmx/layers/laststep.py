@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstmx._checks import FloatArray
-from lstmx._inputs import FLOAT32, Lengths, Spans, as_float32
+from lstmx._inputs import Lengths, Spans, as_floats
 from lstmx.layers.arena import Shape
 from lstmx.layers.module import Backward, Module
 
@@ -34,6 +34,7 @@ class LastStep(Module):
     """
 
     batch_first = True
+    dtype = None
 
     def __init__(self) -> None:
         self._configure()
@@ -58,13 +59,13 @@ class LastStep(Module):
         if spans is None or spans.lengths is None:
             return x[:, -1], None
         rows, last = _last_steps(spans.lengths)
-        y = np.zeros((x.shape[0], x.shape[2]), FLOAT32)
+        y = np.zeros((x.shape[0], x.shape[2]), x.dtype)
         y[rows] = x[rows, last]
         return y, None
 
     def _train(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None, Backward]:
         y, _ = self._infer(x, state, spans)
-        return y, None, _LastStepBackward(x.shape, None if spans is None else spans.lengths)
+        return y, None, _LastStepBackward(x, None if spans is None else spans.lengths)
 
 
 def _last_steps(lengths: Lengths) -> tuple[NDArray[np.intp], Lengths]:
@@ -74,15 +75,16 @@ def _last_steps(lengths: Lengths) -> tuple[NDArray[np.intp], Lengths]:
 
 
 class _LastStepBackward(Backward):
-    __slots__ = ("_lengths", "_shape")
+    __slots__ = ("_dtype", "_lengths", "_shape")
 
-    def __init__(self, shape: Shape, lengths: Lengths | None) -> None:
+    def __init__(self, x: FloatArray, lengths: Lengths | None) -> None:
         super().__init__()
-        self._shape = shape
+        self._dtype = x.dtype
+        self._shape = x.shape
         self._lengths = lengths
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_float32(name, dy, (self._shape[0], self._shape[2]))
+        return as_floats(name, dy, (self._shape[0], self._shape[2]), self._dtype)
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool
@@ -91,7 +93,7 @@ class _LastStepBackward(Backward):
         if not need_dx:
             return None, None
         assert dy is not None
-        dx = np.zeros(self._shape, FLOAT32)
+        dx = np.zeros(self._shape, self._dtype)
         if self._lengths is None:
             dx[:, -1] = dy
         else:

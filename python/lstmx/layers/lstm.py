@@ -16,7 +16,7 @@ import numpy as np
 
 from lstmx import _core
 from lstmx._checks import FloatArray, check_bool, check_choice, check_float, check_int
-from lstmx._inputs import FLOAT32, Spans, as_dense, as_float32, check_checkpoint_steps
+from lstmx._inputs import FLOAT32, Spans, as_dense, as_floats, check_checkpoint_steps, check_dtype
 from lstmx.layers.arena import Arena, Parameter, Shape
 from lstmx.layers.direction import Direction, directions
 from lstmx.layers.dropout import draw_mask
@@ -84,6 +84,7 @@ class LSTM(Module):
             backward computes the gates again, a stretch at a time, which takes about another forward pass.
             All results are the same bits but for gradients of parameters, which sum stretch by stretch. For
             long sequences; the square root of T is a good number.
+        dtype: Of parameters, x, y and states: "float32" or "float64", which takes two to three times as long.
         rng: Seed or generator of the initial values and of dropout: `np.random.default_rng(rng)`.
 
     Parameters of layer k: `weight_ih_lk [4H, I or D*H]`, `weight_hh_lk [4H, H]`, `bias_ih_lk [4H]`,
@@ -135,6 +136,7 @@ class LSTM(Module):
     input_size: int
     output_size: int
     batch_first: bool
+    dtype: np.dtype[Any]
 
     def __init__(
         self,
@@ -149,6 +151,7 @@ class LSTM(Module):
         forget_bias: float = 0.0,
         init: str = "pytorch",
         checkpoint_steps: int | None = None,
+        dtype: str = "float32",
         rng: Any = None,
     ) -> None:
         self._configure(
@@ -162,6 +165,7 @@ class LSTM(Module):
             forget_bias=forget_bias,
             init=init,
             checkpoint_steps=checkpoint_steps,
+            dtype=dtype,
         )
         if self.dropout and self.num_layers == 1:
             warnings.warn(
@@ -183,6 +187,7 @@ class LSTM(Module):
         forget_bias: Any = 0.0,
         init: Any = "pytorch",
         checkpoint_steps: Any = None,
+        dtype: Any = "float32",
     ) -> None:
         self.input_size = check_int("input_size", input_size, minimum=1)
         self.hidden_size = check_int("hidden_size", hidden_size, minimum=1)
@@ -196,6 +201,7 @@ class LSTM(Module):
             raise ValueError(f"forget_bias: expected 0 with bias=False, got {forget_bias!r}")
         self.init = check_choice("init", init, ("pytorch", "glorot"))
         self.checkpoint_steps = check_checkpoint_steps(checkpoint_steps)
+        self.dtype = check_dtype("dtype", dtype)
         self._directions = 2 if self.bidirectional else 1
         self._num_cells = self.num_layers * self._directions
         self.output_size = self._directions * self.hidden_size
@@ -218,6 +224,7 @@ class LSTM(Module):
             "forget_bias": self.forget_bias,
             "init": self.init,
             "checkpoint_steps": self.checkpoint_steps,
+            "dtype": self.dtype.name,
         }
 
     # --- parameters -----------------------------------------------------------------------------------------
@@ -250,16 +257,17 @@ class LSTM(Module):
                 elif view.ndim == 2:
                     fill_glorot(view, rng)
                 if name.startswith("bias_ih"):
-                    view[hidden : 2 * hidden] += np.float32(self.forget_bias)
+                    view[hidden : 2 * hidden] += self.forget_bias
 
     def _bind(self, arena: Arena) -> None:
         super()._bind(arena)
         params, grads = self._params, self._grads
+        plan = _core.LstmPlan if self.dtype == FLOAT32 else _core.LstmPlan64
         cells = []
         for width, (weight_ih, weight_hh, bias_ih, bias_hh) in self._cell_names():
             weights = (params[weight_ih], params[weight_hh], params.get(bias_ih), params.get(bias_hh))
             d_weights = (grads[weight_ih], grads[weight_hh], grads.get(bias_ih), grads.get(bias_hh))
-            cells.append(_Cell(_core.LstmPlan(width, self.hidden_size), weights, d_weights))
+            cells.append(_Cell(plan(width, self.hidden_size), weights, d_weights))
         self._only_cell = cells[0] if len(cells) == 1 else None
         self._layers = tuple(
             tuple(cells[k : k + self._directions]) for k in range(0, len(cells), self._directions)
@@ -289,7 +297,9 @@ class LSTM(Module):
             return None
         want = self._state_shape(shape)
         h_0, c_0 = _pair(name, state, "(h_0, c_0)")
-        return _as_state(name, 0, "h_0", h_0, want), _as_state(name, 1, "c_0", c_0, want)
+        return _as_state(name, 0, "h_0", h_0, want, self.dtype), _as_state(
+            name, 1, "c_0", c_0, want, self.dtype
+        )
 
     def _time_major(self, array: FloatArray) -> FloatArray:
         """`array` (x, y or a gradient of them, as the caller sees it) as `[T, B, *]`."""
@@ -353,9 +363,9 @@ class LSTM(Module):
         self, x: FloatArray, state: State | None, spans: Spans | None, training: bool
     ) -> tuple[FloatArray, State, list[_Step]]:
         """Run all layers; the steps are empty where not training."""
-        y = np.empty((*x.shape[:-1], self.output_size), FLOAT32)
+        y = np.empty((*x.shape[:-1], self.output_size), self.dtype)
         final_shape = self._state_shape(x.shape)
-        final = np.empty(final_shape, FLOAT32), np.empty(final_shape, FLOAT32)
+        final = np.empty(final_shape, self.dtype), np.empty(final_shape, self.dtype)
         h_0, c_0, h_n, c_n = self._batched(x.shape, *(state or _NONE), *final)
         version, threads, saved = self._arena.version, _core.get_num_threads(), self.checkpoint_steps or 0
         steps: list[_Step] = []
@@ -363,7 +373,7 @@ class LSTM(Module):
         ways = directions(self._directions, inputs.shape[0], spans)
         last, k, h, c, mask = self.num_layers - 1, 0, None, None, None
         for index, cells in enumerate(self._layers):
-            outputs = y_last if index == last else np.empty(y_last.shape, FLOAT32)
+            outputs = y_last if index == last else np.empty(y_last.shape, self.dtype)
             tapes: list[Any] = []
             for (plan, weights, _), way, part in zip(cells, ways, self._parts(outputs), strict=True):
                 if h_0 is not None:
@@ -381,7 +391,7 @@ class LSTM(Module):
                 k += 1
             if training:
                 rng = self._rng if index < last else None
-                mask = None if rng is None else draw_mask(outputs.shape, self.dropout, rng)
+                mask = None if rng is None else draw_mask(outputs.shape, self.dropout, rng, self.dtype)
                 steps.append(_Step(inputs, outputs, tapes, mask))
             inputs = outputs if mask is None else outputs * mask
         return y, final, steps
@@ -412,16 +422,17 @@ class _LSTMBackward(Backward):
         self._shape = shape
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray | None:
-        return None if dy is None else as_float32(name, dy, (*self._shape[:-1], self._layer.output_size))
+        shape = (*self._shape[:-1], self._layer.output_size)
+        return None if dy is None else as_floats(name, dy, shape, self._layer.dtype)
 
     def _check_dstate(self, name: str, dstate: Any) -> DState | None:
         if dstate is None:
             return None
-        want = self._layer._state_shape(self._shape)
+        want, dtype = self._layer._state_shape(self._shape), self._layer.dtype
         dh, dc = _pair(name, dstate, "(dh_n, dc_n)")
         return (
-            None if dh is None else _as_state(name, 0, "dh_n", dh, want),
-            None if dc is None else _as_state(name, 1, "dc_n", dc, want),
+            None if dh is None else _as_state(name, 0, "dh_n", dh, want, dtype),
+            None if dc is None else _as_state(name, 1, "dc_n", dc, want, dtype),
         )
 
     def _run(
@@ -433,16 +444,16 @@ class _LSTMBackward(Backward):
     ) -> tuple[FloatArray | None, State | None]:
         state, spans, steps = self._take()
         layer = self._layer
-        state_shape = layer._state_shape(self._shape)
-        dx = np.empty(self._shape, FLOAT32) if need_dx else None
-        d_initial = (np.empty(state_shape, FLOAT32), np.empty(state_shape, FLOAT32)) if need_dstate else None
+        state_shape, dtype = layer._state_shape(self._shape), layer.dtype
+        dx = np.empty(self._shape, dtype) if need_dx else None
+        d_initial = (np.empty(state_shape, dtype), np.empty(state_shape, dtype)) if need_dstate else None
         states = layer._batched(self._shape, *(state or _NONE), *(dstate or _NONE), *(d_initial or _NONE))
         d_outputs = None if dy is None else layer._time_major(dy)
         dx_first = None if dx is None else layer._time_major(dx)
         ways = directions(layer._directions, steps[0].x.shape[0], spans)
         for index in reversed(range(layer.num_layers)):
             step = steps.pop()
-            d_inputs = np.empty(step.x.shape, FLOAT32) if index else dx_first
+            d_inputs = np.empty(step.x.shape, dtype) if index else dx_first
             self._run_layer(index, step, ways, states, d_outputs, d_inputs)
             if index and steps[-1].mask is not None:
                 d_inputs *= steps[-1].mask
@@ -465,7 +476,7 @@ class _LSTMBackward(Backward):
             k = index * len(ways) + d
             h_0, _, dh_n, dc_n, dh_0, dc_0 = (None if a is None else a[k] for a in states)
             x, y, dy = way.read(step.x), way.read(ys[d]), way.read(d_ys[d])
-            dx = d_inputs if d == 0 or d_inputs is None else np.empty(d_inputs.shape, FLOAT32)
+            dx = d_inputs if d == 0 or d_inputs is None else np.empty(d_inputs.shape, d_inputs.dtype)
             tape.backward(x, y, h_0, dy, dh_n, dc_n, dx, dh_0, dc_0, *cell.d_weights, threads)
             if d > 0 and d_inputs is not None:
                 d_inputs += way.read(dx)
@@ -508,9 +519,11 @@ def _pair(name: str, value: Any, what: str) -> tuple[Any, Any]:
     return value[0], value[1]
 
 
-def _as_state(name: str, index: int, label: str, value: Any, shape: Shape) -> FloatArray:
+def _as_state(
+    name: str, index: int, label: str, value: Any, shape: Shape, dtype: np.dtype[Any]
+) -> FloatArray:
     """Return one half of a state, or of its gradient, C-contiguous; the name is made only for a message."""
-    plain = type(value) is np.ndarray and value.dtype == FLOAT32 and value.shape == shape
+    plain = type(value) is np.ndarray and value.dtype == dtype and value.shape == shape
     if plain and value.flags.carray:
         return value  # type: ignore[no-any-return]
-    return as_dense(f"{name}[{index}] ({label})", value, shape)
+    return as_dense(f"{name}[{index}] ({label})", value, shape, dtype)

@@ -19,7 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from lstmx import _core
 from lstmx._checks import FloatArray
-from lstmx._inputs import FLOAT32, Spans, as_dense, as_float32
+from lstmx._inputs import FLOAT32, Spans, as_dense, as_floats
 from lstmx.layers.direction import Direction, directions
 
 _Weights: TypeAlias = tuple[Tensor, Tensor, Tensor | None, Tensor | None]  # both matrices, both biases
@@ -106,7 +106,7 @@ def _take(tape: Tensor) -> _core.LstmTape | None:
 
 def _sequence(name: str, tensor: Tensor) -> FloatArray:
     """`tensor` as kernels read a sequence: its own memory, wherever its last axis is contiguous."""
-    return as_float32(name, tensor.detach().numpy())
+    return as_floats(name, tensor.detach().numpy())
 
 
 def _dense(name: str, tensor: Tensor, *shape: int) -> FloatArray:
