@@ -84,7 +84,7 @@ class LSTM(Module):
             backward computes the gates again, a stretch at a time, which takes about another forward pass.
             All results are the same bits but for gradients of parameters, which sum stretch by stretch. For
             long sequences; the square root of T is a good number.
-        dtype: Of parameters, x, y and states: "float32" or "float64", which takes two to three times as long.
+        dtype: Of parameters, x, y and states: "float32" or "float64", at about half the speed.
         rng: Seed or generator of the initial values and of dropout: `np.random.default_rng(rng)`.
 
     Parameters of layer k: `weight_ih_lk [4H, I or D*H]`, `weight_hh_lk [4H, H]`, `bias_ih_lk [4H]`,
