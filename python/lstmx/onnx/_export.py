@@ -58,7 +58,7 @@ def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool 
     """
     if not isinstance(model, Module):
         raise TypeError(f"model: expected an lstmx layer, got {type(model).__name__}")
-    if model.dtype not in (None, np.float32):
+    if model.dtype is not None and model.dtype != np.float32:
         raise ValueError(f"model: expected dtype float32, got {model.dtype}")
     lengths, state = check_bool("lengths", lengths), check_bool("state", state)
     if lengths and model.batch_first is None:
