@@ -2,6 +2,7 @@
 
 - `target`: a test that takes it runs once for every compiled target, with that target active. A target that
   the machine lacks is skipped; LSTMX_REQUIRE_TARGETS ("all", or names with commas) makes it a failure.
+- `dtype`: a test that takes it runs once for float32 and once for float64.
 - `rng`: a NumPy generator whose seed follows from the test's name; it is printed when the test fails.
   LSTMX_TEST_SEED=n changes all seeds.
 - Tests marked `slow` run with `--runslow` only.
@@ -51,6 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" in metafunc.fixturenames:
         metafunc.parametrize("target", compiled_targets(), indirect=True)
+    if "dtype" in metafunc.fixturenames:
+        metafunc.parametrize("dtype", [np.dtype(np.float32), np.dtype(np.float64)], ids=str)
 
 
 def compiled_targets() -> list[str]:

@@ -1,13 +1,13 @@
-"""Arrays that carry, for each element, the size of its float32 rounding error through the reference.
+"""Arrays that carry, for each element, the size of its rounding error through the reference.
 
 Running error analysis (Wilkinson; Higham, "Accuracy and Stability of Numerical Algorithms", section 3.3),
 done by NumPy's own dispatch: a `Bounded` goes through `lstmx.reference` like an array, so that outputs and
 all gradients come out with an error for each element, and no formula is written twice.
 
-Errors are counted in float32 eps (2^-23), to first order, and combined in quadrature, as independent errors
-are: added up as if all had the worst sign, they would grow without bound over the steps of a recurrence,
-where real ones do not, and no longer tell a wrong result from a right one. What each operation adds, u = eps
-/ 2 being the largest relative error of one rounding:
+Errors are counted in eps, that of float32 or of float64, to first order, and combined in quadrature, as
+independent errors are: added up as if all had the worst sign, they would grow without bound over the steps of
+a recurrence, where real ones do not, and no longer tell a wrong result from a right one. What each operation
+adds, u = eps / 2 being the largest relative error of one rounding:
 
 - sum, difference, product, quotient, root: u of the result. A choice (where, maximum) and a size add
   nothing; a comparison compares the values.
@@ -37,7 +37,7 @@ def _handles(*functions):
 
 
 class Bounded(np.lib.mixins.NDArrayOperatorsMixin):
-    """float64 values, and for each of them the error of its float32 counterpart in eps."""
+    """float64 values, and for each of them the error of its counterpart in the kernel, in eps."""
 
     def __init__(self, value, error=None):
         self.value = np.asarray(value, np.float64)
@@ -74,7 +74,7 @@ class Bounded(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 def _constant(value):
-    """A number of the formulas: the kernel has it rounded to float32."""
+    """A number of the formulas: the kernel has it rounded, in eps by as much as float32 would."""
     value = np.asarray(value, np.float64)
     return Bounded(value, np.abs(value.astype(np.float32) - value) / EPS)
 

@@ -36,7 +36,7 @@ def test_the_reference_takes_the_same_arguments(name):
     """Those of the reference, in order; besides them only what does not touch the maths."""
     ours, theirs = (list(inspect.signature(getattr(m, name)).parameters) for m in (functional, reference))
     assert ours[: len(theirs)] == theirs
-    assert set(ours) - set(theirs) <= {"checkpoint_steps", "threads"}
+    assert set(ours) - set(theirs) <= {"checkpoint_steps", "threads", "dtype"}
 
 
 def test_the_results_have_the_same_fields():

@@ -176,11 +176,24 @@ def test_strided_and_converted_arguments(rng, name):
     pred, target = problem(rng, name, (4, 6, 5))
     expected = loss(pred, target)
     strided = np.asfortranarray(pred)
-    for other in (strided, pred.astype(np.float64), pred.tolist()):
+    for other in (strided, pred.tolist()):
         got = loss(other, target.tolist())
         assert got[0] == pytest.approx(expected[0], rel=REGRESSION_EPS * EPS)
         np.testing.assert_array_equal(got[1], expected[1])
         assert got[1].flags.c_contiguous
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_float64_predictions_have_float64_gradients(rng, name):
+    loss = MAKERS[name][0]()
+    pred, target = problem(rng, name, (4, 6, 5))
+    weights = rng.random(pred.shape[:1])
+    for options in ({}, {"weights": weights}):
+        gradient = loss(pred.astype(np.float64), target, **options)[1]
+        assert gradient.dtype == np.float64
+        step = 1e-6 * rng.standard_normal(pred.shape)
+        ahead, behind = (loss(pred + sign * step, target, **options)[0] for sign in (1, -1))
+        np.testing.assert_allclose((gradient * step).sum(), (ahead - behind) / 2, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", LOSSES)

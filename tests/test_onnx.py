@@ -266,6 +266,8 @@ def test_export_refuses(tmp_path) -> None:
         lstmx.onnx.export("model", path)
     with pytest.raises(ValueError, match=r"lengths: expected False \(the model reads no time\), got True"):
         lstmx.onnx.export(lstmx.Linear(1, 1), path, lengths=True)
+    with pytest.raises(ValueError, match="model: expected dtype float32, got float64"):
+        lstmx.onnx.export(lstmx.Linear(1, 1, dtype="float64"), tmp_path / "no.onnx")
     with pytest.raises(TypeError, match="state: expected True or False, got 1"):
         lstmx.onnx.export(lstmx.LSTM(1, 1), path, state=1)
     twice = lstmx.Sequential(lstmx.LastStep(), lstmx.Sequential(lstmx.LSTM(1, 1, batch_first=True)))

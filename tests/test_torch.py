@@ -742,7 +742,7 @@ class TestFromTorch:
             expected = expected[0] if isinstance(module, nn.LSTM) else expected
         assert_close(torch.from_numpy(model(x.numpy())[0]), expected.detach())
 
-    def test_weights_are_a_copy_as_float32(self):
+    def test_weights_are_a_copy_as_floats(self):
         module = nn.Linear(2, 1, dtype=torch.bfloat16)
         layer = lstmx.torch.from_torch(module)
         before = layer.params["weight"].copy()

@@ -1,7 +1,7 @@
 """Argument checks with one wording: the name, what was expected, what came.
 
 Every public entry point runs its checks, in argument order, before it computes or writes anything. Only real
-numbers become float32 arrays; complex, text, dates and objects are refused rather than cast.
+numbers become arrays of floats; complex, text, dates and objects are refused rather than cast.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray: TypeAlias = NDArray[np.float32]
+FloatArray: TypeAlias = NDArray[np.float32]  # or float64, where a layer or an argument says so
+
+FLOAT32 = np.dtype(np.float32)
 
 _REAL_KINDS = "biuf"
 
@@ -40,8 +42,9 @@ def check_array(
     ndim: int | None = None,
     shape: tuple[int | None, ...] | None = None,
     finite: bool = False,
+    dtype: np.dtype[Any] = FLOAT32,
 ) -> FloatArray:
-    """Return `value` as a float32 array, without a copy where it is one already.
+    """Return `value` as an array of `dtype`, without a copy where it is one already.
 
     Args:
         name: The argument's name, for the message.
@@ -49,16 +52,17 @@ def check_array(
         ndim: The number of axes expected, or None for any.
         shape: The shape expected; None stands for any extent along that axis.
         finite: Whether NaN and infinity are refused.
+        dtype: float32 or float64.
 
     Raises:
         TypeError: `value` does not hold real numbers.
         ValueError: The number of axes, the shape or a value is not as expected.
     """
     array = value if isinstance(value, np.ndarray) else _as_array(name, value)
-    if array.dtype != np.float32:
+    if array.dtype != dtype:
         if array.dtype.kind not in _REAL_KINDS:
             raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
-        array = array.astype(np.float32)
+        array = array.astype(dtype)
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name}: expected {ndim} dimensions, got shape {array.shape}")
     if shape is not None:

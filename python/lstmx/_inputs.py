@@ -1,4 +1,4 @@
-"""What kernels are given: float32 arrays as they read them, and which steps of each row they compute.
+"""What kernels are given: arrays of floats as they read them, and which steps of each row they compute.
 
 `Spans` holds `lengths` and `resets`, checked and time-major, None where they would change nothing. Layers and
 `lstmx.functional` share these checks; the reference has arrays of its own. Nothing is computed here.
@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lstmx._checks import FloatArray, check_array, check_int, describe_shape
-
-FLOAT32 = np.dtype(np.float32)
+from lstmx._checks import FLOAT32 as FLOAT32  # layers take it from here
+from lstmx._checks import FloatArray, check_array, check_choice, check_int, describe_shape
 
 Lengths = NDArray[np.int64]
 Resets = NDArray[np.bool_]
@@ -31,25 +30,32 @@ class Spans(NamedTuple):
     resets: Resets | None
 
 
-def as_float32(name: str, value: Any, shape: tuple[int, ...] | None = None) -> FloatArray:
-    """Return `value` as kernels read it (float32, aligned, last axis contiguous); a copy only if need be."""
-    if type(value) is np.ndarray and value.dtype == FLOAT32:
+def check_dtype(name: str, value: Any) -> np.dtype[Any]:
+    """Return the dtype of a layer's numbers: "float32" or "float64"."""
+    return np.dtype(check_choice(name, value, ("float32", "float64")))
+
+
+def as_floats(
+    name: str, value: Any, shape: tuple[int, ...] | None = None, dtype: np.dtype[Any] = FLOAT32
+) -> FloatArray:
+    """Return `value` as kernels read it (aligned, last axis contiguous); a copy only if need be."""
+    if type(value) is np.ndarray and value.dtype == dtype:
         if shape is not None and value.shape != shape:
             check_array(name, value, shape=shape)
         array = value
     else:
-        array = np.asarray(check_array(name, value, shape=shape))
+        array = np.asarray(check_array(name, value, shape=shape, dtype=dtype))
     flags = array.flags
     if flags.carray:  # C-contiguous, aligned (and writable: the usual case, in one question)
         return array
-    if not flags.aligned or (array.shape[-1] > 1 and array.strides[-1] != 4):
+    if not flags.aligned or (array.shape[-1] > 1 and array.strides[-1] != array.itemsize):
         return array.copy(order="C")
     return array
 
 
-def as_dense(name: str, value: Any, shape: tuple[int, ...]) -> FloatArray:
-    """Return `value` as kernels read parameters and states: float32, C-contiguous, of `shape`."""
-    return np.ascontiguousarray(as_float32(name, value, shape))
+def as_dense(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any] = FLOAT32) -> FloatArray:
+    """Return `value` as kernels read parameters and states: C-contiguous, of `shape`."""
+    return np.ascontiguousarray(as_floats(name, value, shape, dtype))
 
 
 def check_spans(lengths: Any, resets: Any, shape: tuple[int, ...], batch_first: bool = False) -> Spans | None:

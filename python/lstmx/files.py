@@ -140,6 +140,10 @@ def load_with_extra(path: PathLike) -> tuple[Module, dict[str, Any]]:
         _check_tensors(header.entries, model_header["config"])
         model = from_config(model_header["config"], initial_values=False)
         with model.editing() as views:
+            for name, entry in header.entries.items():
+                if views[name].dtype != np.dtype(_DTYPES[entry.dtype]):
+                    wanted = "F64" if views[name].dtype == np.float64 else "F32"
+                    raise ValueError(f"tensor {name!r}: expected dtype {wanted}, got {entry.dtype}")
             for name in header.entries:  # in the order of their bytes
                 _read_into(file, name, views[name])
     return model, model_header["extra"]
@@ -198,8 +202,6 @@ def _check_tensors(entries: Mapping[str, _Entry], config: Mapping[str, Any]) -> 
             raise ValueError(f"tensor {name!r}: expected shape {shape}, but it is missing")
         if entry.shape != shape:
             raise ValueError(f"tensor {name!r}: expected shape {shape}, got {entry.shape}")
-        if entry.dtype != "F32":
-            raise ValueError(f"tensor {name!r}: expected dtype F32, got {entry.dtype}")
         expected_names.add(name)
     unexpected = [name for name in entries if name not in expected_names]
     if unexpected:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lstmx import _core
-from lstmx._checks import FloatArray, check_array, check_choice, check_float
+from lstmx._checks import FLOAT32, FloatArray, check_array, check_choice, check_float
 
 DIVISORS = ("elements", "batch", "none")
 
@@ -70,20 +70,21 @@ class Loss(ABC):
             mask: Booleans, shaped as `weights`; False leaves an element out, its weight included.
 
         Returns:
-            `(value, gradient)`: a float and a new float32 array of the shape of `pred`. Infinity or NaN in
-            what is read shows in the value; no warning is given.
+            `(value, gradient)`: a float and a new array of the shape of `pred`, float64 if that is a NumPy
+            array of float64, otherwise float32. Infinity or NaN in what is read shows in the value; no
+            warning is given.
 
         Raises:
             TypeError: An argument does not hold real numbers (classes: integers; mask: booleans).
             ValueError: A shape does not fit, a weight is negative, a class is not in 0 .. C-1.
         """
-        pred = check_array("pred", pred)
+        pred = check_array("pred", pred, dtype=_dtype_of(pred))
         if pred.ndim == 0:
             raise ValueError("pred: expected at least 1 dimension, got shape ()")
         truth = self._check_target(target, pred)
         shape = self._element_shape(pred)
         keep = None if mask is None else _check_mask(mask, shape)
-        weight = None if weights is None else _check_weights(weights, shape, keep)
+        weight = None if weights is None else _check_weights(weights, shape, keep, pred.dtype)
         with np.errstate(all="ignore"):
             count = self._count(pred, shape, weight, keep)
             total, gradient = self._sum(pred, truth, weight, keep, 1.0 / count if count else 0.0)
@@ -95,7 +96,7 @@ class Loss(ABC):
         """The number that the call with these arguments divides by, for means over unequal batches."""
         shape = self._element_shape(pred)
         keep = None if mask is None else _check_mask(mask, shape)
-        weight = None if weights is None else _check_weights(weights, shape, keep)
+        weight = None if weights is None else _check_weights(weights, shape, keep, pred.dtype)
         return self._count(pred, shape, weight, keep)
 
     def _count(
@@ -117,7 +118,7 @@ class Loss(ABC):
         return pred.shape
 
     def _check_target(self, target: ArrayLike, pred: FloatArray) -> NDArray[Any]:
-        truth = check_array("target", target)
+        truth = check_array("target", target, dtype=pred.dtype)
         if truth.shape == pred.shape:
             return truth
         if (*truth.shape, 1) == pred.shape:
@@ -176,11 +177,11 @@ class MSE(Loss):
         error = _difference(pred, target, keep)
         if weight is None:
             total = _core.sum_of_squares(error.reshape(-1))
-            error *= np.float32(2.0 * scale)
+            error *= 2.0 * scale
             return total, error
         weighted = weight * error
         total = _dot(weighted, error)
-        weighted *= np.float32(2.0 * scale)
+        weighted *= 2.0 * scale
         return total, weighted
 
 
@@ -208,7 +209,7 @@ class MAE(Loss):
         if weight is not None:
             gradient *= weight
         total = _dot(gradient, error)
-        gradient *= np.float32(scale)
+        gradient *= scale
         return total, gradient
 
 
@@ -247,14 +248,14 @@ class Huber(Loss):
         scale: float,
     ) -> tuple[float, FloatArray]:
         error = _difference(pred, target, keep)
-        delta = np.float32(self._delta)
+        delta = self._delta
         gradient = np.clip(error, -delta, delta)
         # Both branches are slope * (e - slope / 2), the slope being e limited to +-delta.
-        error -= np.float32(0.5) * gradient
+        error -= 0.5 * gradient
         if weight is not None:
             gradient *= weight
         total = _dot(gradient, error)
-        gradient *= np.float32(scale)
+        gradient *= scale
         return total, gradient
 
 
@@ -319,11 +320,11 @@ class CrossEntropy(Loss):
         p[index, rows] -= 1.0
         if weight is None:
             total = float(np.add.reduce(losses, dtype=np.float64))
-            p *= np.float32(scale)
+            p *= scale
         else:
             weight = weight.reshape(-1)
             total = _dot(weight, losses)
-            p *= (weight * np.float32(scale))[:, None]
+            p *= (weight * scale)[:, None]
         return total, p.reshape(pred.shape)
 
 
@@ -351,13 +352,18 @@ def get(loss: str | LossFunction) -> LossFunction:
     return loss
 
 
+def _dtype_of(pred: ArrayLike) -> np.dtype[Any]:
+    """What a loss computes in."""
+    return pred.dtype if isinstance(pred, np.ndarray) and pred.dtype == np.float64 else FLOAT32
+
+
 def _difference(pred: FloatArray, target: NDArray[Any], keep: Mask | None) -> FloatArray:
     """`pred - target` as a new C-contiguous array, 0 where masked, without reading there."""
     if keep is None:
-        error = np.empty(pred.shape, np.float32)
+        error = np.empty(pred.shape, pred.dtype)
         np.subtract(pred, target, out=error)
     else:
-        error = np.zeros(pred.shape, np.float32)
+        error = np.zeros(pred.shape, pred.dtype)
         np.subtract(pred, target, out=error, where=keep)
     return error
 
@@ -374,11 +380,13 @@ def _check_mask(mask: ArrayLike, shape: tuple[int, ...]) -> Mask:
     return _spread("mask", array, shape)
 
 
-def _check_weights(weights: ArrayLike, shape: tuple[int, ...], keep: Mask | None) -> FloatArray:
+def _check_weights(
+    weights: ArrayLike, shape: tuple[int, ...], keep: Mask | None, dtype: np.dtype[Any]
+) -> FloatArray:
     """The weights in the shape of the elements, 0 where masked."""
-    array: FloatArray = _spread("weights", check_array("weights", weights), shape)
+    array: FloatArray = _spread("weights", check_array("weights", weights, dtype=dtype), shape)
     if keep is not None:
-        array = np.where(keep, array, np.float32(0.0))
+        array = np.where(keep, array, dtype.type(0))
     if not (array >= 0).all():
         wrong = array[~(array >= 0)][0]
         raise ValueError(f"weights: expected numbers of at least 0, got {wrong}")

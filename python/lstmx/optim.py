@@ -448,7 +448,7 @@ def clip_grad_norm(model: Module, max_norm: float) -> float:
     limit = check_float("max_norm", max_norm, minimum=0.0, exclusive=True)
     norm = grad_norm(model)
     if math.isfinite(norm) and (scale := clip_scale(norm, limit)) < 1.0:
-        model.arena.grads *= np.float32(scale)
+        model.arena.grads *= scale
     return norm
 
 

@@ -11,9 +11,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
-SENTINEL = np.float32(-1234.5)
-MARGIN = 16  # floats on either side
+FloatArray = NDArray[np.float32]  # or float64
+FLOAT32 = np.dtype(np.float32)
+SENTINEL = -1234.5
+MARGIN = 16  # elements on either side
 
 Carve = Callable[..., NDArray]
 
@@ -34,10 +35,10 @@ LAYOUTS: dict[str, Carve] = {
 class Placed:
     """An array in one of the layouts, with what lies around it."""
 
-    def __init__(self, shape: tuple[int, ...], layout: str, fill: np.float32) -> None:
+    def __init__(self, shape: tuple[int, ...], layout: str, fill: float, dtype: np.dtype) -> None:
         carve = LAYOUTS[layout] if len(shape) == 3 else _two_dimensional(LAYOUTS[layout])
         self._fill = fill
-        self._buffer = np.zeros(0, np.float32)
+        self._buffer = np.zeros(0, dtype)
         self.array: FloatArray = carve(self._new_floats, *shape)
         self._inside = np.zeros(0, bool)
         carve(self._new_flags, *shape)[...] = True
@@ -50,8 +51,8 @@ class Placed:
     def _new_floats(self, *shape: int) -> FloatArray:
         count = int(np.prod(shape))
         # start on a cache line, so that only "misaligned" is
-        raw = np.full(count + 2 * MARGIN + 16, self._fill, np.float32)
-        start = (-raw.ctypes.data // 4) % 16
+        raw = np.full(count + 2 * MARGIN + 16, self._fill, self._buffer.dtype)
+        start = -raw.ctypes.data % 64 // raw.itemsize
         self._buffer = raw[start : start + count + 2 * MARGIN]
         return self._buffer[MARGIN : MARGIN + count].reshape(shape)
 
@@ -64,16 +65,16 @@ def _two_dimensional(carve: Carve) -> Carve:
     return lambda new, n, k: carve(new, 1, n, k)[0]
 
 
-def output(shape: tuple[int, ...], layout: str = "contiguous") -> Placed:
+def output(shape: tuple[int, ...], layout: str = "contiguous", dtype: np.dtype = FLOAT32) -> Placed:
     """A guarded array to be written."""
-    return Placed(shape, layout, SENTINEL)
+    return Placed(shape, layout, SENTINEL, dtype)
 
 
 def placed_input(values: FloatArray | None, layout: str = "contiguous") -> FloatArray | None:
     """The values in the given layout, read-only, NaN around them."""
     if values is None:
         return None
-    placed = Placed(values.shape, layout, np.float32(np.nan))
+    placed = Placed(values.shape, layout, np.nan, values.dtype)
     placed.array[...] = values
     placed.array.setflags(write=False)
     return placed.array
@@ -81,15 +82,21 @@ def placed_input(values: FloatArray | None, layout: str = "contiguous") -> Float
 
 def same_bits(a: FloatArray, b: FloatArray) -> bool:
     """Whether two arrays are equal bit for bit."""
-    return a.shape == b.shape and np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
+    return (
+        a.shape == b.shape
+        and a.dtype == b.dtype
+        and np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
+    )
 
 
 def assert_same_bits(name: str, a: FloatArray, b: FloatArray) -> None:
     """Fail, with the first difference, unless two arrays are equal bit for bit."""
     if same_bits(a, b):
         return
+    assert a.dtype == b.dtype, f"{name}: dtypes {a.dtype} and {b.dtype}"
     assert a.shape == b.shape, f"{name}: shapes {a.shape} and {b.shape}"
-    different = np.ascontiguousarray(a).view(np.uint32) != np.ascontiguousarray(b).view(np.uint32)
+    bits = f"u{a.itemsize}"
+    different = np.ascontiguousarray(a).view(bits) != np.ascontiguousarray(b).view(bits)
     where = tuple(int(i) for i in np.argwhere(different)[0])
     raise AssertionError(
         f"{name}: {int(different.sum())} of {a.size} elements differ in their bits; "

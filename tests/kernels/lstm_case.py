@@ -14,11 +14,11 @@ ACTIVATION_GRADIENTS = ("dx", "dh_0", "dc_0")
 PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
-def make_case(rng, steps, batch, inputs, hidden, without=()):
+def make_case(rng, steps, batch, inputs, hidden, without=(), dtype=np.float32):
     """Random arrays for one layer, the names in `without` being None; all rows of full length, no resets."""
 
     def normal(*shape, scale=1.0):
-        return (scale * rng.standard_normal(shape)).astype(np.float32)
+        return (scale * rng.standard_normal(shape)).astype(dtype)
 
     scale = 1.5 / np.sqrt(inputs + hidden)  # the gates then cover their range without saturating
     case = {
@@ -43,6 +43,10 @@ def sizes(case):
     return (*case["x"].shape, case["weight_hh"].shape[1])
 
 
+def new_plan(inputs, hidden, dtype):
+    return (_core.LstmPlan if dtype == np.float32 else _core.LstmPlan64)(inputs, hidden)
+
+
 def run(
     case,
     *,
@@ -61,23 +65,24 @@ def run(
     the parameter gradients start at `initial`. Nothing outside the outputs may be written.
     """
     steps, batch, inputs, hidden = sizes(case)
+    dtype = case["x"].dtype
     layouts = {} if layouts is None else layouts
     shapes = {
         "y": (steps, batch, hidden),
         "dx": (steps, batch, inputs),
         **dict.fromkeys(("h_n", "c_n", "dh_0", "dc_0"), (batch, hidden)),
     }
-    placed = {name: output(shape, layouts.get(name, "contiguous")) for name, shape in shapes.items()}
+    placed = {name: output(shape, layouts.get(name, "contiguous"), dtype) for name, shape in shapes.items()}
     out = {name: p.array for name, p in placed.items()}
     x = placed_input(case["x"], layouts.get("x", "contiguous"))
     dy = placed_input(case["dy"], layouts.get("dy", "contiguous"))
     parameters = [case[name] for name in PARAMETERS]
     gradients = {
-        f"d_{name}": None if case[name] is None else np.full(case[name].shape, initial, np.float32)
+        f"d_{name}": None if case[name] is None else np.full(case[name].shape, initial, dtype)
         for name in PARAMETERS
     }
 
-    plan = _core.LstmPlan(inputs, hidden) if plan is None else plan
+    plan = new_plan(inputs, hidden, dtype) if plan is None else plan
     given = [case[name] for name in ("h_0", "c_0", "lengths", "resets")]
     outputs = [out[name] for name in OUTPUTS]
     tape = plan.forward(version, *parameters, x, *given, *outputs, training, checkpoint_steps, threads)

@@ -25,7 +25,7 @@ from tests.kernels.lstm_case import (
     make_case,
     run,
 )
-from tests.kernels.test_row_independence import BY_TIME, EXTENTS, PER_ROW, take_rows
+from tests.kernels.test_row_independence import BY_TIME, DTYPES, EXTENTS, PER_ROW, take_rows
 
 SHAPES = [(7, 1, 1, 1), (7, 5, 3, 8), (2, 17, 9, 16), (7, 33, 5, 17), (12, 9, 31, 33), (90, 33, 9, 33)]
 SPANS = ["lengths", "resets", "both"]
@@ -89,10 +89,10 @@ def assert_rows(got, case, rows):
 class TestAgainstTheReference:
     @pytest.mark.parametrize("which", SPANS)
     @pytest.mark.parametrize("sizes", SHAPES, ids=str)
-    def test_outputs_and_all_gradients(self, target, rng, sizes, which):
-        case = make_case(rng, *sizes)
+    def test_outputs_and_all_gradients(self, target, dtype, rng, sizes, which):
+        case = make_case(rng, *sizes, dtype=dtype)
         if sizes[0] > 20:
-            case["weight_hh"] *= np.float32(0.5)  # gradients that neither vanish nor grow over many steps
+            case["weight_hh"] *= 0.5  # gradients that neither vanish nor grow over many steps
         case = spanned(rng, case, which)
         want = expected(case)
         for threads, checkpoint_steps in ((1, 0), (2, 0), (1, 3), (2, 8)):
@@ -119,9 +119,9 @@ class TestAgainstTheReference:
             assert_same_bits(name, array, whole[name])
 
     @pytest.mark.parametrize("layout", LAYOUTS)
-    def test_layouts(self, target, rng, layout):
+    def test_layouts(self, target, dtype, rng, layout):
         """Nothing around the outputs is written, in the padding neither."""
-        case = spanned(rng, make_case(rng, 7, 5, 9, 17), "both")
+        case = spanned(rng, make_case(rng, 7, 5, 9, 17, dtype=dtype), "both")
         plain = run(case)
         turned = case | {"resets": np.asfortranarray(case["resets"])}
         reversed_resets = case | {"resets": np.ascontiguousarray(case["resets"][::-1])[::-1]}
@@ -133,8 +133,8 @@ class TestAgainstTheReference:
 class TestRowsAndPieces:
     @pytest.mark.parametrize("which", SPANS)
     @pytest.mark.parametrize("sizes", SHAPES, ids=str)
-    def test_are_what_they_are_alone(self, target, rng, sizes, which):
-        case = spanned(rng, make_case(rng, *sizes), which)
+    def test_are_what_they_are_alone(self, target, dtype, rng, sizes, which):
+        case = spanned(rng, make_case(rng, *sizes, dtype=dtype), which)
         assert_rows(run(case), case, range(min(sizes[1], 9)))
 
     def test_many_short_pieces(self, target, rng):
@@ -155,9 +155,9 @@ class TestRowsAndPieces:
 
     @pytest.mark.parametrize("threads", [1, 2, 3])
     @pytest.mark.parametrize("which", SPANS)
-    def test_thread_counts_give_the_same_bits(self, target, rng, which, threads):
+    def test_thread_counts_give_the_same_bits(self, target, dtype, rng, which, threads):
         for sizes in ((90, 33, 9, 33), (30, 5, 70, 64), (3, 2, 200, 300)):
-            case = spanned(rng, make_case(rng, *sizes), which, share=0.05)
+            case = spanned(rng, make_case(rng, *sizes, dtype=dtype), which, share=0.05)
             assert_equal_results(run(case, threads=threads), run(case))
             assert_equal_results(run(case, threads=threads, training=False), run(case, training=False))
 
@@ -195,8 +195,8 @@ class TestNeverRead:
     @pytest.mark.parametrize("poison", [np.nan, np.inf])
     @pytest.mark.parametrize("threads", [1, 2])
     @pytest.mark.parametrize("sizes", [(7, 9, 5, 17), (90, 33, 9, 33)], ids=str)
-    def test_padding(self, target, rng, sizes, threads, poison):
-        case = spanned(rng, make_case(rng, *sizes), "lengths")
+    def test_padding(self, target, dtype, rng, sizes, threads, poison):
+        case = spanned(rng, make_case(rng, *sizes, dtype=dtype), "lengths")
         bad = case | {name: case[name].copy() for name in ("x", "dy")}
         bad["x"][padding(case)] = bad["dy"][padding(case)] = poison
         for checkpoint_steps in (0, 5):
@@ -252,9 +252,9 @@ class TestCheckpoints:
     @pytest.mark.parametrize(
         "sizes", [(7, 5, 3, 8), (13, 33, 9, 33), (90, 33, 9, 33), (64, 1, 5, 17)], ids=str
     )
-    def test_change_no_bit_of_what_belongs_to_a_row(self, target, rng, sizes, which):
-        case = make_case(rng, *sizes)
-        case["weight_hh"] *= np.float32(0.5)
+    def test_change_no_bit_of_what_belongs_to_a_row(self, target, dtype, rng, sizes, which):
+        case = make_case(rng, *sizes, dtype=dtype)
+        case["weight_hh"] *= 0.5
         case = spanned(rng, case, which)
         kept, want = run(case), expected(case)
         steps = sizes[0]
@@ -313,11 +313,12 @@ def problems(draw):
     steps, inputs, hidden = draw(st.integers(1, 12)), draw(EXTENTS), draw(EXTENTS)
     batch, others = draw(EXTENTS), draw(EXTENTS)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    dtype = draw(DTYPES)
     without = [name for name in ("bias_ih", "bias_hh", "h_0", "c_0") if draw(st.booleans())]
     which = draw(st.sampled_from(["none", *SPANS]))
     share = draw(st.sampled_from([0.05, 0.3, 1.0]))
-    case = spanned(rng, make_case(rng, steps, batch, inputs, hidden, without), which, share)
-    company = spanned(rng, make_case(rng, steps, others, inputs, hidden, without), which, share)
+    case = spanned(rng, make_case(rng, steps, batch, inputs, hidden, without, dtype), which, share)
+    company = spanned(rng, make_case(rng, steps, others, inputs, hidden, without, dtype), which, share)
     if draw(st.booleans()):
         for name in ("x", "h_0", "c_0", "dy"):
             if company[name] is not None:

@@ -16,24 +16,26 @@ SIZES = (1, 7, 8, 9, 15, 16, 17, 31, 33)
 COVERING = [(SIZES[(a + b) % 9], SIZES[b], SIZES[a]) for a in range(9) for b in range(9)]
 
 
-def make_case(rng, rows, inputs, outputs, bias=True):
+def make_case(rng, rows, inputs, outputs, bias=True, dtype=np.float32):
     shapes = {
         "weight": (outputs, inputs),
         "bias": (outputs,),
         "x": (rows, inputs),
         "dy": (rows, outputs),
     }
-    case = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    case = {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
     return case if bias else case | {"bias": None}
 
 
 def run(case, *, threads=1, layout="contiguous", want_dx=True, initial=0.0, plan=None, version=1):
     (rows, inputs), outputs = case["x"].shape, case["weight"].shape[0]
+    dtype = case["x"].dtype
     x, dy = placed_input(case["x"], layout), placed_input(case["dy"], layout)
-    y, dx = output((rows, outputs), layout), output((rows, inputs), layout)
-    d_weight = np.full((outputs, inputs), initial, np.float32)
-    d_bias = None if case["bias"] is None else np.full(outputs, initial, np.float32)
-    plan = _core.LinearPlan(inputs, outputs) if plan is None else plan
+    y, dx = output((rows, outputs), layout, dtype), output((rows, inputs), layout, dtype)
+    d_weight = np.full((outputs, inputs), initial, dtype)
+    d_bias = None if case["bias"] is None else np.full(outputs, initial, dtype)
+    if plan is None:
+        plan = (_core.LinearPlan if dtype == np.float32 else _core.LinearPlan64)(inputs, outputs)
     assert plan.forward(version, case["weight"], case["bias"], x, y.array, False, threads) is None
     inference = y.array.copy()
     tape = plan.forward(version, case["weight"], case["bias"], x, y.array, True, threads)
@@ -55,23 +57,23 @@ def assert_matches(got, case):
 
 
 @pytest.mark.parametrize("sizes", COVERING, ids="N{0[0]}-in{0[1]}-out{0[2]}".format)
-def test_output_and_all_gradients(target, rng, sizes):
-    case = make_case(rng, *sizes)
+def test_output_and_all_gradients(target, dtype, rng, sizes):
+    case = make_case(rng, *sizes, dtype=dtype)
     assert_matches(run(case), case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", SIZES)
-def test_every_combination_of_sizes(target, rng, rows):
+def test_every_combination_of_sizes(target, dtype, rng, rows):
     for inputs, outputs in itertools.product(SIZES, SIZES):
-        case = make_case(rng, rows, inputs, outputs)
+        case = make_case(rng, rows, inputs, outputs, dtype=dtype)
         assert_matches(run(case), case)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_many_rows(target, rng, threads):
+def test_many_rows(target, dtype, rng, threads):
     """Sums over several blocks of rows, and work for more than one thread."""
-    case = make_case(rng, 2000, 65, 67)
+    case = make_case(rng, 2000, 65, 67, dtype=dtype)
     got = run(case, threads=threads)
     assert_matches(got, case)
     for name, array in run(case).items():
@@ -81,26 +83,26 @@ def test_many_rows(target, rng, threads):
 @pytest.mark.parametrize("few", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("many", [1, 5, 16, 33])
 @pytest.mark.parametrize("rows", [1, 15, 40])
-def test_few_columns(target, rng, rows, many, few):
+def test_few_columns(target, dtype, rng, rows, many, few):
     """With few columns in the result, of y or of dx, rows are in the lanes."""
     for sizes in ((rows, many, few), (rows, few, many)):
-        case = make_case(rng, *sizes)
+        case = make_case(rng, *sizes, dtype=dtype)
         assert_matches(run(case), case)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("rows", [1, 2, 19])
-def test_layouts(target, rng, layout, rows):
+def test_layouts(target, dtype, rng, layout, rows):
     for outputs in (17, 3):
-        case = make_case(rng, rows, 9, outputs)
+        case = make_case(rng, rows, 9, outputs, dtype=dtype)
         got = run(case, layout=layout)
         assert_matches(got, case)
         for name, array in run(case).items():
             assert_same_bits(name, got[name], array)
 
 
-def test_without_bias(target, rng):
-    case = make_case(rng, 9, 5, 17, bias=False)
+def test_without_bias(target, dtype, rng):
+    case = make_case(rng, 9, 5, 17, bias=False, dtype=dtype)
     got = run(case)
     assert "d_bias" not in got
     assert_matches(got, case)
@@ -119,11 +121,11 @@ def test_no_rows(target, rng):
     assert (got["d_bias"] == 2.0).all()
 
 
-def test_parameter_gradients_are_added(target, rng):
-    case = make_case(rng, 9, 5, 17)
+def test_parameter_gradients_are_added(target, dtype, rng):
+    case = make_case(rng, 9, 5, 17, dtype=dtype)
     fresh, added = run(case), run(case, initial=3.0)
     for name in ("d_weight", "d_bias"):
-        assert_same_bits(name, added[name], fresh[name] + np.float32(3.0))
+        assert_same_bits(name, added[name], fresh[name] + dtype.type(3.0))
 
 
 def test_versions_and_targets_of_one_plan(rng):

@@ -38,8 +38,8 @@ def name_of(sizes):
 
 
 @pytest.mark.parametrize("sizes", COVERING, ids=name_of)
-def test_outputs_and_all_gradients(target, rng, sizes):
-    case = make_case(rng, *sizes)
+def test_outputs_and_all_gradients(target, dtype, rng, sizes):
+    case = make_case(rng, *sizes, dtype=dtype)
     want = expected(case)
     assert_matches(run(case), want)
     assert_matches(run(case, training=False), want)
@@ -48,9 +48,9 @@ def test_outputs_and_all_gradients(target, rng, sizes):
 @pytest.mark.slow
 @pytest.mark.parametrize("hidden", SIZES)
 @pytest.mark.parametrize("steps", STEPS)
-def test_every_combination_of_sizes(target, rng, steps, hidden):
+def test_every_combination_of_sizes(target, dtype, rng, steps, hidden):
     for batch, inputs in itertools.product(SIZES, SIZES):
-        case = make_case(rng, steps, batch, inputs, hidden)
+        case = make_case(rng, steps, batch, inputs, hidden, dtype=dtype)
         want = expected(case)
         assert_matches(run(case), want)
         assert_matches(run(case, training=False), want)
@@ -58,29 +58,29 @@ def test_every_combination_of_sizes(target, rng, steps, hidden):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("sizes", [(90, 33, 9, 33), (300, 3, 5, 20), (2, 300, 17, 9)], ids=name_of)
-def test_more_rows_than_one_block_or_chunk(target, rng, sizes, threads):
+def test_more_rows_than_one_block_or_chunk(target, dtype, rng, sizes, threads):
     """Backward works in chunks of steps and sums in blocks of rows; here there are several of both."""
-    case = make_case(rng, *sizes)
-    case["weight_hh"] *= np.float32(0.5)  # gradients that neither vanish nor grow over many steps
+    case = make_case(rng, *sizes, dtype=dtype)
+    case["weight_hh"] *= 0.5  # gradients that neither vanish nor grow over many steps
     assert_matches(run(case, threads=threads), expected(case))
 
 
 @pytest.mark.parametrize("hidden", [2, 3, 4, 5, 6, 10, 11, 12, 13, 14, 20, 28])
 @pytest.mark.parametrize("batch", [1, 3, 6, 13])
-def test_units_beyond_whole_vectors(target, rng, batch, hidden):
+def test_units_beyond_whole_vectors(target, dtype, rng, batch, hidden):
     """They go into quads of four, and rows of a quad together: every number of either that is left over."""
-    case = make_case(rng, 3, batch, 5, hidden)
+    case = make_case(rng, 3, batch, 5, hidden, dtype=dtype)
     want = expected(case)
     assert_matches(run(case), want)
     assert_matches(run(case, training=False), want)
 
 
 @pytest.mark.parametrize("sizes", [(2, 7, 400, 130), (3, 5, 12, 800)], ids=name_of)
-def test_large_layers(target, rng, sizes):
+def test_large_layers(target, dtype, rng, sizes):
     """Many features are packed for the gradients of weights; large weights are used a stretch at a time."""
-    case = make_case(rng, *sizes)
+    case = make_case(rng, *sizes, dtype=dtype)
     for name in ("weight_ih", "weight_hh"):
-        case[name] *= np.float32(0.1)
+        case[name] *= 0.1
     got = run(case)
     assert_matches(got, expected(case))
     assert_equal_results(run(case, threads=2), got)
@@ -91,8 +91,8 @@ class TestLayouts:
 
     @pytest.mark.parametrize("argument", ["x", "y", "dy", "dx"])
     @pytest.mark.parametrize("layout", LAYOUTS)
-    def test_one_argument(self, target, rng, layout, argument):
-        self.check(make_case(rng, 7, 5, 9, 17), {argument: layout})
+    def test_one_argument(self, target, dtype, rng, layout, argument):
+        self.check(make_case(rng, 7, 5, 9, 17, dtype=dtype), {argument: layout})
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("threads", [1, 2])
@@ -153,19 +153,19 @@ class TestAbsentArguments:
         ],
         ids="+".join,
     )
-    def test_parameters_and_states(self, target, rng, without):
-        case = make_case(rng, 7, 9, 5, 17, without)
+    def test_parameters_and_states(self, target, dtype, rng, without):
+        case = make_case(rng, 7, 9, 5, 17, without, dtype=dtype)
         assert_matches(run(case), expected(case))
-        zeros = {name: np.zeros_like(make_case(rng, 7, 9, 5, 17)[name]) for name in without}
+        zeros = {name: np.zeros_like(make_case(rng, 7, 9, 5, 17, dtype=dtype)[name]) for name in without}
         whole = run(case | zeros)
         for name, array in run(case).items():
             assert_same_bits(name, array, whole[name])
 
     @pytest.mark.parametrize("given", list(itertools.product([False, True], repeat=3)))
-    def test_output_gradients(self, target, rng, given):
+    def test_output_gradients(self, target, dtype, rng, given):
         names = ("dy", "dh_n", "dc_n")
         without = [name for name, is_given in zip(names, given, strict=True) if not is_given]
-        case = make_case(rng, 7, 9, 5, 17, without)
+        case = make_case(rng, 7, 9, 5, 17, without, dtype=dtype)
         got = run(case)
         assert_matches(got, expected(case))
         if not any(given):
@@ -189,9 +189,9 @@ class TestNothingToDo:
             assert (got[f"d_{name}"] == 2.0).all()
         run(case, training=False, threads=2)
 
-    def test_no_steps(self, target, rng):
+    def test_no_steps(self, target, dtype, rng):
         """The state passes through, forward and backward."""
-        case = make_case(rng, 0, 9, 5, 17)
+        case = make_case(rng, 0, 9, 5, 17, dtype=dtype)
         got = run(case, initial=2.0)
         for name, source in (("h_n", "h_0"), ("c_n", "c_0"), ("dh_0", "dh_n"), ("dc_0", "dc_n")):
             assert_same_bits(name, got[name], case[source])
@@ -206,11 +206,11 @@ class TestNothingToDo:
 
 
 class TestAccumulation:
-    def test_parameter_gradients_are_added_to_what_is_there(self, target, rng):
-        case = make_case(rng, 7, 9, 5, 17)
+    def test_parameter_gradients_are_added_to_what_is_there(self, target, dtype, rng):
+        case = make_case(rng, 7, 9, 5, 17, dtype=dtype)
         fresh, added = run(case), run(case, initial=3.0)
         for name in PARAMETERS:
-            assert_same_bits(name, added[f"d_{name}"], fresh[f"d_{name}"] + np.float32(3.0))
+            assert_same_bits(name, added[f"d_{name}"], fresh[f"d_{name}"] + dtype.type(3.0))
 
     def test_activation_gradients_are_set(self, target, rng):
         """Twice into the same arrays: what lay there before does not show."""
@@ -310,8 +310,8 @@ class TestPlan:
 class TestSpecialNumbers:
     @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
     @pytest.mark.parametrize("where", ["x", "h_0", "c_0"])
-    def test_one_bad_row_leaves_the_others_alone(self, target, rng, where, poison):
-        case = make_case(rng, 7, 9, 5, 17)
+    def test_one_bad_row_leaves_the_others_alone(self, target, dtype, rng, where, poison):
+        case = make_case(rng, 7, 9, 5, 17, dtype=dtype)
         clean = run(case)
         bad = case[where].copy()
         bad[(slice(None), 4) if where == "x" else 4] = poison
@@ -322,8 +322,8 @@ class TestSpecialNumbers:
         for name in ("h_n", "c_n", "dh_0", "dc_0"):
             assert_same_bits(name, got[name][others], clean[name][others])
 
-    def test_nan_propagates(self, target, rng):
-        case = make_case(rng, 7, 9, 5, 17)
+    def test_nan_propagates(self, target, dtype, rng):
+        case = make_case(rng, 7, 9, 5, 17, dtype=dtype)
         case["x"][3, 4, 2] = np.nan
         got = run(case)
         assert np.isnan(got["y"][3:, 4]).all()

@@ -21,8 +21,8 @@ def one_segment(size, decay=0.0):
     return np.array([[0, size]], np.int64), np.array([decay], np.float64)
 
 
-def flat(rng, size, offset=0):
-    raw = np.empty(size + offset, np.float32)
+def flat(rng, size, offset=0, dtype=np.float32):
+    raw = np.empty(size + offset, dtype)
     raw[offset:] = rng.standard_normal(size)
     return raw[offset:]
 
@@ -39,12 +39,12 @@ def adam(params, grads, m, v, segments, *, lr, betas, eps, step, decoupled=False
 @pytest.mark.parametrize("decay", [0.0, 0.01])
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
 @pytest.mark.parametrize("offset", [0, 1])
-def test_sgd(target, rng, size, decay, momentum, nesterov, offset):
+def test_sgd(target, dtype, rng, size, decay, momentum, nesterov, offset):
     options = {"lr": 0.1, "momentum": momentum, "nesterov": nesterov}
-    params = flat(rng, size, offset)
-    velocity = flat(rng, size, offset) if momentum else None
+    params = flat(rng, size, offset, dtype)
+    velocity = flat(rng, size, offset, dtype) if momentum else None
     for _ in range(3):
-        grads = flat(rng, size, offset)
+        grads = flat(rng, size, offset, dtype)
         before = grads.copy()
         want_params, want_velocity = reference.sgd_step(
             bounded(params), bounded(grads) * 0.75, bounded(velocity), weight_decay=decay, **options
@@ -60,11 +60,11 @@ def test_sgd(target, rng, size, decay, momentum, nesterov, offset):
 @pytest.mark.parametrize("decay", [0.0, 0.01])
 @pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("offset", [0, 1])
-def test_adam(target, rng, size, decay, decoupled, offset):
-    params = flat(rng, size, offset)
-    m, v = np.zeros(size, np.float32), np.zeros(size, np.float32)
+def test_adam(target, dtype, rng, size, decay, decoupled, offset):
+    params = flat(rng, size, offset, dtype)
+    m, v = np.zeros(size, dtype), np.zeros(size, dtype)
     for step in (1, 2, 3, 1000, 10**7):
-        grads = flat(rng, size, offset)
+        grads = flat(rng, size, offset, dtype)
         before = grads.copy()
         want = reference.adam_step(
             bounded(params),
@@ -161,8 +161,8 @@ def test_wrong_arguments_are_refused_before_anything_is_written(change, message)
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 1000])
-def test_sum_of_squares(rng, size):
-    x = flat(rng, size)
+def test_sum_of_squares(dtype, rng, size):
+    x = flat(rng, size, dtype=dtype)
     np.testing.assert_allclose(_core.sum_of_squares(x), math.fsum(float(a) ** 2 for a in x), rtol=1e-14)
 
 

@@ -28,6 +28,7 @@ from tests.kernels.lstm_case import (
 
 BY_TIME = ("x", "dy", "y", "dx")  # [T,B,...]; all others [B,...]
 PER_ROW = ("x", "h_0", "c_0", "dy", "dh_n", "dc_n")
+DTYPES = st.sampled_from([np.dtype(np.float32), np.dtype(np.float64)])
 EXTENTS = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 23, 31, 32, 33, 40])
 
 
@@ -67,11 +68,13 @@ def problems(draw):
     steps, inputs, hidden = draw(st.integers(1, 12)), draw(EXTENTS), draw(EXTENTS)
     batch, others = draw(EXTENTS), draw(EXTENTS)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    dtype = draw(DTYPES)
     without = [name for name in ("bias_ih", "bias_hh", "h_0", "c_0") if draw(st.booleans())]
-    case = make_case(rng, steps, batch, inputs, hidden, without)
-    company = make_case(rng, steps, others, inputs, hidden, without)
+    case = make_case(rng, steps, batch, inputs, hidden, without, dtype)
+    company = make_case(rng, steps, others, inputs, hidden, without, dtype)
     poison = draw(st.sampled_from(["ordinary", "nan", "inf", "huge", "denormal"]))
-    value = {"nan": np.nan, "inf": np.inf, "huge": 3e38, "denormal": 1e-40}
+    info = np.finfo(dtype)
+    value = {"nan": np.nan, "inf": np.inf, "huge": 0.9 * info.max, "denormal": 0.01 * info.tiny}
     if poison != "ordinary":
         for name in ("x", "h_0", "c_0", "dy"):
             if company[name] is not None:
@@ -125,16 +128,16 @@ def test_a_row_is_the_same_wherever_it_stands(target, problem):
 @pytest.mark.parametrize(
     "shape", [(20, 33, 33, 33), (90, 33, 9, 33), (6, 2, 200, 300), (30, 5, 70, 64), (400, 1, 33, 64)]
 )
-def test_thread_counts_give_the_same_bits(target, rng, shape, threads):
-    case = make_case(rng, *shape)
+def test_thread_counts_give_the_same_bits(target, dtype, rng, shape, threads):
+    case = make_case(rng, *shape, dtype=dtype)
     assert_equal_results(run(case, threads=threads), run(case))
     assert_equal_results(run(case, threads=threads, training=False), run(case, training=False))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_large_sequences_whole_or_in_chunks(target, rng, threads):
+def test_large_sequences_whole_or_in_chunks(target, dtype, rng, threads):
     """Long enough for several time chunks inside backward, and for two threads."""
-    case = make_case(rng, 90, 33, 9, 33)
+    case = make_case(rng, 90, 33, 9, 33, dtype=dtype)
     whole = run(case, threads=threads)
     cut = run_in_chunks(case, [1, 2, 50, 89], threads)
     for name, array in cut.items():
@@ -156,18 +159,19 @@ def test_the_same_call_gives_the_same_bits(target, rng):
     position=st.floats(0, 1, exclude_max=True),
     threads=st.sampled_from([1, 2, 3]),
 )
-def test_a_linear_row_is_the_same_wherever_it_stands(target, extents, seed, position, threads):
+def test_a_linear_row_is_the_same_wherever_it_stands(target, dtype, extents, seed, position, threads):
     rows, others, inputs, outputs = extents
     rng = np.random.default_rng(seed)
-    weight, bias = (rng.standard_normal(s).astype(np.float32) for s in ((outputs, inputs), (outputs,)))
-    x, dy = (rng.standard_normal((rows, n)).astype(np.float32) for n in (inputs, outputs))
+    weight, bias = (rng.standard_normal(s).astype(dtype) for s in ((outputs, inputs), (outputs,)))
+    x, dy = (rng.standard_normal((rows, n)).astype(dtype) for n in (inputs, outputs))
     here, there = int(position * rows), int(position * others)
-    other_x, other_dy = (np.full((others, n), np.nan, np.float32) for n in (inputs, outputs))
+    other_x, other_dy = (np.full((others, n), np.nan, dtype) for n in (inputs, outputs))
     other_x[there], other_dy[there] = x[here], dy[here]
 
     def linear(x, dy):
-        y, dx = output((len(x), outputs)), output((len(x), inputs))
-        tape = _core.LinearPlan(inputs, outputs).forward(1, weight, bias, x, y.array, True, threads)
+        y, dx = output((len(x), outputs), dtype=dtype), output((len(x), inputs), dtype=dtype)
+        plan = _core.LinearPlan if dtype == np.float32 else _core.LinearPlan64
+        tape = plan(inputs, outputs).forward(1, weight, bias, x, y.array, True, threads)
         tape.backward(x, dy, dx.array, np.zeros_like(weight), np.zeros_like(bias), threads)
         return y.array, dx.array
 

@@ -90,7 +90,7 @@ class EarlyStopping(Callback):
         self.best_epoch = int(state["best_epoch"])
         self._waited = int(state["waited"])
         self._weights = {
-            name.removeprefix("weights/"): np.asarray(value, np.float32)
+            name.removeprefix("weights/"): np.asarray(value)
             for name, value in state.items()
             if name.startswith("weights/")
         }

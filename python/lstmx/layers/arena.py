@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from lstmx._checks import FloatArray, check_array
+from lstmx._checks import FLOAT32, FloatArray, check_array
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -45,8 +45,8 @@ class Arena:
     """The flat parameters and gradients of a model or of one layer in it.
 
     Attributes:
-        params: float32 `[n]`, C-contiguous. Call `touch()` after writing to it.
-        grads: float32 `[n]`, C-contiguous, in the same order.
+        params: float32 or float64 `[n]`, C-contiguous. Call `touch()` after writing to it.
+        grads: `[n]` of the same dtype, C-contiguous, in the same order.
         entries: One `Entry` a parameter, in order, without gaps: offsets count from the start of this arena.
 
     The arena of a layer inside a `Sequential` is a window on the model's: the same memory, the same version.
@@ -75,7 +75,7 @@ class Arena:
         self._clock = [next(_versions)] if clock is None else clock
 
     @classmethod
-    def create(cls, parameters: Iterable[Parameter]) -> Arena:
+    def create(cls, parameters: Iterable[Parameter], dtype: np.dtype[Any] = FLOAT32) -> Arena:
         """Return a new arena of zeros for `parameters`."""
         entries = []
         start = 0
@@ -84,7 +84,7 @@ class Arena:
             entries.append(Entry(name, start, stop, shape, is_bias))
             start = stop
         # Zeros come from the system untouched: gradients of a model that is never trained cost no memory.
-        return cls(np.zeros(start, np.float32), np.zeros(start, np.float32), tuple(entries))
+        return cls(np.zeros(start, dtype), np.zeros(start, dtype), tuple(entries))
 
     @property
     def version(self) -> int:
@@ -141,7 +141,7 @@ class ArrayViews(Mapping[str, FloatArray]):
     def __setitem__(self, name: str, value: Any) -> None:
         view = self._views[name]
         if value is not view:
-            view[...] = check_array(name, value, shape=view.shape)
+            view[...] = check_array(name, value, shape=view.shape, dtype=view.dtype)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._views)

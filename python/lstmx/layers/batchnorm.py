@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstmx._checks import FloatArray, check_bool, check_float, check_int
-from lstmx._inputs import FLOAT32, Spans, as_float32, padded_steps
+from lstmx._inputs import FLOAT32, Spans, as_floats, padded_steps
 from lstmx.layers.arena import Parameter, Shape
 from lstmx.layers.blocks import DoubleArray, row_blocks, sum_rows
 from lstmx.layers.module import Backward, Module
@@ -181,7 +181,7 @@ class _BatchNormBackward(Backward):
         self._fixed = fixed
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_float32(name, dy, self._shape)
+        return as_floats(name, dy, self._shape)
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool

@@ -32,6 +32,7 @@ class Container(Module):
 
     def _adopt(self) -> None:
         """Take the layers over."""
+        self.dtype = next((layer.dtype for _, layer in self._children() if layer.dtype is not None), None)
         self._allocate()
         for _, layer in self._children():
             layer._owner = weakref.ref(self)

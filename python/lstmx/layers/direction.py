@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx._checks import FloatArray
-from lstmx._inputs import FLOAT32, Lengths, Resets, Spans
+from lstmx._inputs import Lengths, Resets, Spans
 
 
 class Direction(NamedTuple):
@@ -34,7 +34,7 @@ class Direction(NamedTuple):
 
     def room(self, array: FloatArray) -> Any:
         """Return what to write in this direction's order instead of `array`: a view of it or new memory."""
-        return np.empty(array.shape, FLOAT32) if type(self.order) is tuple else self.read(array)
+        return np.empty(array.shape, array.dtype) if type(self.order) is tuple else self.read(array)
 
     def deliver(self, room: FloatArray, array: FloatArray) -> None:
         """Bring what was written into `room` to its place in `array`."""

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from lstmx._checks import FloatArray, check_float
-from lstmx._inputs import Spans, as_float32
+from lstmx._checks import FLOAT32, FloatArray, check_float
+from lstmx._inputs import Spans, as_floats
 from lstmx.layers.arena import Shape
 from lstmx.layers.module import Backward, Module
 
 
-def draw_mask(shape: Shape, p: float, rng: np.random.Generator) -> FloatArray:
+def draw_mask(shape: Shape, p: float, rng: np.random.Generator, dtype: np.dtype[Any] = FLOAT32) -> FloatArray:
     """Return an array of 0 (with probability p) and 1 / (1 - p)."""
-    mask = rng.random(shape, dtype=np.float32)
-    np.greater_equal(mask, np.float32(p), out=mask, casting="unsafe")
+    mask: FloatArray = rng.random(shape, dtype=dtype)
+    np.greater_equal(mask, dtype.type(p), out=mask, casting="unsafe")
     if p < 1.0:
-        mask *= np.float32(1.0 / (1.0 - p))
+        mask *= dtype.type(1.0 / (1.0 - p))
     return mask
 
 
@@ -53,6 +53,8 @@ class Dropout(Module):
         True
     """
 
+    dtype = None
+
     _rng: np.random.Generator
 
     def __init__(self, p: float = 0.5, *, rng: Any = None) -> None:
@@ -77,24 +79,25 @@ class Dropout(Module):
         return x, None
 
     def _train(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None, Backward]:
-        mask = draw_mask(x.shape, self.p, self._rng)
-        return np.asarray(x * mask), None, _DropoutBackward(x.shape, mask)
+        mask = draw_mask(x.shape, self.p, self._rng, x.dtype)
+        return np.asarray(x * mask), None, _DropoutBackward(x, mask)
 
     def _infer_taped(
         self, x: FloatArray, state: None, spans: Spans | None
     ) -> tuple[FloatArray, None, Backward]:
-        return x, None, _DropoutBackward(x.shape, None)
+        return x, None, _DropoutBackward(x, None)
 
 
 class _DropoutBackward(Backward):
-    __slots__ = ("_shape",)
+    __slots__ = ("_dtype", "_shape")
 
-    def __init__(self, shape: Shape, mask: FloatArray | None) -> None:
+    def __init__(self, x: FloatArray, mask: FloatArray | None) -> None:
         super().__init__(mask)
-        self._shape = shape
+        self._dtype = x.dtype
+        self._shape = x.shape
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_float32(name, dy, self._shape)
+        return as_floats(name, dy, self._shape, self._dtype)
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstmx._checks import FloatArray, check_int
-from lstmx._inputs import FLOAT32, Spans, as_float32
+from lstmx._inputs import FLOAT32, Spans, as_floats
 from lstmx.layers.arena import Parameter, Shape
 from lstmx.layers.initial import fill_normal
 from lstmx.layers.module import Backward, Module
@@ -125,7 +125,7 @@ class _EmbeddingBackward(Backward):
         self._shape = x.shape
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_float32(name, dy, (*self._shape, self._layer.output_size))
+        return as_floats(name, dy, (*self._shape, self._layer.output_size))
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool

@@ -42,6 +42,7 @@ class GRU(Recurrent):
         weight_dropout: Probability of zeroing, in `forward` only, each element of the `weight_hh`.
         init: How weights start, "pytorch" or "glorot", whose matrices are those of all three gates.
         checkpoint_steps: None, or the number of steps between saved states in training.
+        dtype: Of parameters, x, y and states: "float32" or "float64".
         rng: Seed or generator of the initial values and of dropout: `np.random.default_rng(rng)`.
 
     Parameters of layer k: `weight_ih_lk [3H, in]`, `weight_hh_lk [3H, H]`, `bias_ih_lk [3H]`, `bias_hh_lk
@@ -95,6 +96,7 @@ class GRU(Recurrent):
         weight_dropout: float = 0.0,
         init: str = "pytorch",
         checkpoint_steps: int | None = None,
+        dtype: str = "float32",
         rng: Any = None,
     ) -> None:
         self._configure(
@@ -114,6 +116,7 @@ class GRU(Recurrent):
             weight_dropout=weight_dropout,
             init=init,
             checkpoint_steps=checkpoint_steps,
+            dtype=dtype,
         )
         self._warn_of_dropout()
         self._create(rng)
@@ -124,4 +127,4 @@ class GRU(Recurrent):
         self._finish_configuration(self.zoneout, 0.0)
 
     def _plan(self, width: int, hidden: int) -> _core.LstmPlan:
-        return _core.LstmPlan(width, hidden, cell="gru")
+        return self._new_plan(width, hidden, cell="gru")

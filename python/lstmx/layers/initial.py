@@ -1,4 +1,4 @@
-"""Initial values of parameters: each function fills one float32 view in place, from a given generator.
+"""Initial values of parameters: each function fills one view in place, from a given generator.
 
 Sources: PyTorch's `nn.LSTM` and `nn.Linear` (uniform in one over the root of a size), Glorot and Bengio 2010,
 "Understanding the difficulty of training deep feedforward neural networks" (variance by fan-in and fan-out).
@@ -16,9 +16,9 @@ from lstmx._checks import FloatArray
 
 def fill_uniform(view: FloatArray, bound: float, rng: np.random.Generator) -> None:
     """Fill with U(-bound, bound)."""
-    rng.random(dtype=np.float32, out=view)
-    view -= np.float32(0.5)
-    view *= np.float32(2 * bound)
+    rng.random(dtype=view.dtype, out=view)
+    view -= 0.5
+    view *= 2 * bound
 
 
 def fill_glorot(view: FloatArray, rng: np.random.Generator) -> None:
@@ -29,4 +29,4 @@ def fill_glorot(view: FloatArray, rng: np.random.Generator) -> None:
 
 def fill_normal(view: FloatArray, rng: np.random.Generator) -> None:
     """Fill with N(0, 1)."""
-    rng.standard_normal(dtype=np.float32, out=view)
+    rng.standard_normal(dtype=view.dtype, out=view)

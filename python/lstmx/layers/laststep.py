@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lstmx._checks import FloatArray, check_bool
-from lstmx._inputs import FLOAT32, Lengths, Spans, as_float32
+from lstmx._inputs import Lengths, Spans, as_floats
 from lstmx.layers.arena import Shape
 from lstmx.layers.module import Backward, Module
 
@@ -41,6 +41,7 @@ class LastStep(Module):
     """
 
     batch_first = True
+    dtype = None
 
     def __init__(self, bidirectional: bool = False) -> None:
         self._configure(bidirectional)
@@ -74,14 +75,14 @@ class LastStep(Module):
             return x[:, -1], None
         rows, last = _last_steps(lengths)
         at_last, at_first = self._halves(x.shape[2])
-        y = np.zeros((x.shape[0], x.shape[2]), FLOAT32)
+        y = np.zeros((x.shape[0], x.shape[2]), x.dtype)
         y[rows, at_last] = x[rows, last, at_last]
         y[rows, at_first] = x[rows, 0, at_first]
         return y, None
 
     def _train(self, x: FloatArray, state: None, spans: Spans | None) -> tuple[FloatArray, None, Backward]:
         y, _ = self._infer(x, state, spans)
-        return y, None, _LastStepBackward(self, x.shape, None if spans is None else spans.lengths)
+        return y, None, _LastStepBackward(self, x, None if spans is None else spans.lengths)
 
 
 def _last_steps(lengths: Lengths | None) -> tuple[Any, Any]:
@@ -93,16 +94,17 @@ def _last_steps(lengths: Lengths | None) -> tuple[Any, Any]:
 
 
 class _LastStepBackward(Backward):
-    __slots__ = ("_layer", "_lengths", "_shape")
+    __slots__ = ("_dtype", "_layer", "_lengths", "_shape")
 
-    def __init__(self, layer: LastStep, shape: Shape, lengths: Lengths | None) -> None:
+    def __init__(self, layer: LastStep, x: FloatArray, lengths: Lengths | None) -> None:
         super().__init__()
         self._layer = layer
-        self._shape = shape
+        self._dtype = x.dtype
+        self._shape = x.shape
         self._lengths = lengths
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_float32(name, dy, (self._shape[0], self._shape[2]))
+        return as_floats(name, dy, (self._shape[0], self._shape[2]), self._dtype)
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool
@@ -111,7 +113,7 @@ class _LastStepBackward(Backward):
         if not need_dx:
             return None, None
         assert dy is not None
-        dx = np.zeros(self._shape, FLOAT32)
+        dx = np.zeros(self._shape, self._dtype)
         rows, last = _last_steps(self._lengths)
         at_last, at_first = self._layer._halves(self._shape[2])
         dx[rows, last, at_last] = dy[rows, at_last]

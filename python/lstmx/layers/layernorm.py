@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lstmx._checks import FloatArray, check_float, check_int
-from lstmx._inputs import FLOAT32, Spans, as_float32
+from lstmx._inputs import FLOAT32, Spans, as_floats
 from lstmx.layers.arena import Parameter, Shape
 from lstmx.layers.blocks import DoubleArray, row_blocks
 from lstmx.layers.module import Backward, Module
@@ -107,7 +107,7 @@ class _LayerNormBackward(Backward):
         self._shape = x.shape
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_float32(name, dy, self._shape)
+        return as_floats(name, dy, self._shape)
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool

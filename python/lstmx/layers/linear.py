@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from lstmx import _core
-from lstmx._checks import FloatArray, check_bool, check_choice, check_float, check_int
-from lstmx._inputs import Spans, as_dense
+from lstmx._checks import FLOAT32, FloatArray, check_bool, check_choice, check_float, check_int
+from lstmx._inputs import Spans, as_dense, check_dtype
 from lstmx.layers.arena import Arena, Parameter, Shape
 from lstmx.layers.initial import fill_glorot, fill_normal, fill_uniform
 from lstmx.layers.module import Backward, Module
@@ -30,6 +30,7 @@ class Linear(Module):
             "glorot": U(-b, b) with b = sqrt(6 / (in + out)), as Keras's `Dense`; "normal": N(0, 1).
         bias_init: The number at which the biases start. None: as PyTorch for init="pytorch" (drawn like the
             weights), otherwise 0.
+        dtype: Of parameters, x and y: "float32" or "float64".
         rng: Seed or generator for the initial values: `np.random.default_rng(rng)`.
 
     Parameters: `weight [out, in]`, `bias [out]`.
@@ -53,6 +54,7 @@ class Linear(Module):
 
     input_size: int
     output_size: int
+    dtype: np.dtype[Any]
 
     def __init__(
         self,
@@ -62,9 +64,10 @@ class Linear(Module):
         *,
         init: str = "pytorch",
         bias_init: float | None = None,
+        dtype: str = "float32",
         rng: Any = None,
     ) -> None:
-        self._configure(in_features, out_features, bias, init=init, bias_init=bias_init)
+        self._configure(in_features, out_features, bias, init=init, bias_init=bias_init, dtype=dtype)
         self._create(rng)
 
     def _configure(
@@ -75,6 +78,7 @@ class Linear(Module):
         *,
         init: Any = "pytorch",
         bias_init: Any = None,
+        dtype: Any = "float32",
     ) -> None:
         self.input_size = check_int("in_features", in_features, minimum=1)
         self.output_size = check_int("out_features", out_features, minimum=1)
@@ -83,6 +87,7 @@ class Linear(Module):
         if bias_init is not None and not self.bias:
             raise ValueError(f"bias_init: expected None with bias=False, got {bias_init!r}")
         self.bias_init = None if bias_init is None else check_float("bias_init", bias_init)
+        self.dtype = check_dtype("dtype", dtype)
 
     @property
     def in_features(self) -> int:
@@ -103,6 +108,7 @@ class Linear(Module):
             "bias": self.bias,
             "init": self.init,
             "bias_init": self.bias_init,
+            "dtype": self.dtype.name,
         }
 
     def _parameters(self) -> Iterator[Parameter]:
@@ -126,7 +132,8 @@ class Linear(Module):
 
     def _bind(self, arena: Arena) -> None:
         super()._bind(arena)
-        self._plan = _core.LinearPlan(self.input_size, self.output_size)
+        plan = _core.LinearPlan if self.dtype == FLOAT32 else _core.LinearPlan64
+        self._plan = plan(self.input_size, self.output_size)
         self._weights = (self._params["weight"], self._params.get("bias"))
         self._d_weights = (self._grads["weight"], self._grads.get("bias"))
 
@@ -165,7 +172,7 @@ class _LinearBackward(Backward):
         self._shape = x.shape
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_dense(name, dy, (*self._shape[:-1], self._layer.output_size))
+        return as_dense(name, dy, (*self._shape[:-1], self._layer.output_size), self._layer.dtype)
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool

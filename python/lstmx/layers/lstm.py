@@ -103,6 +103,7 @@ class LSTM(Recurrent):
             backward computes the gates again, a stretch at a time, which takes about another forward pass.
             All results are the same bits but for gradients of parameters, which sum stretch by stretch. For
             long sequences; the square root of T is a good number.
+        dtype: Of parameters, x, y and states: "float32" or "float64", which takes two to three times as long.
         rng: Seed or generator of the initial values and of dropout: `np.random.default_rng(rng)`.
 
     Parameters of layer k: `weight_ih_lk [4H, in]` (in is I, or the width of y of the layer before),
@@ -213,6 +214,7 @@ class LSTM(Recurrent):
         forget_bias: float = 0.0,
         init: str = "pytorch",
         checkpoint_steps: int | None = None,
+        dtype: str = "float32",
         rng: Any = None,
     ) -> None:
         self._configure(
@@ -239,6 +241,7 @@ class LSTM(Recurrent):
             forget_bias=forget_bias,
             init=init,
             checkpoint_steps=checkpoint_steps,
+            dtype=dtype,
         )
         self._warn_of_dropout()
         self._create(rng)
@@ -295,10 +298,10 @@ class LSTM(Recurrent):
 
     def _plan(self, width: int, hidden: int) -> _core.LstmPlan:
         if self._is_plain:
-            return _core.LstmPlan(width, hidden)
+            return self._new_plan(width, hidden)
         options: dict[str, Any] = {name: getattr(self, name) for name in ("gate_clip", "cell_clip")}
         options |= zip(("gate", "candidate", "output"), map(_function, self.activations), strict=True)
-        return _core.LstmPlan(
+        return self._new_plan(
             width,
             hidden,
             cell="variant",
@@ -317,7 +320,7 @@ class LSTM(Recurrent):
     def _fill(self, kind: str, hidden: int, view: FloatArray, rng: np.random.Generator) -> None:
         super()._fill(kind, hidden, view, rng)
         if kind == "bias_ih":
-            view[hidden : 2 * hidden] += np.float32(self.forget_bias)
+            view[hidden : 2 * hidden] += self.forget_bias
 
     def _bind(self, arena: Arena) -> None:
         super()._bind(arena)

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from lstmx._checks import FloatArray
-from lstmx._inputs import FLOAT32
 from lstmx.layers.dropout import draw_mask
 
 Masks: TypeAlias = dict[str, Any]  # arrays by the kernels' names; those that there are
@@ -39,10 +38,10 @@ class Drops(NamedTuple):
             if p == 0:
                 continue
             if rng is None:
-                made[name] = np.broadcast_to(np.full(shape[-1], p, FLOAT32), shape)
+                made[name] = np.broadcast_to(np.full(shape[-1], p, state.dtype), shape)
             else:
-                mask = rng.random(shape, dtype=np.float32)
-                made[name] = np.less(mask, np.float32(p), out=mask, casting="unsafe")
+                mask = rng.random(shape, dtype=state.dtype.type)
+                made[name] = np.less(mask, state.dtype.type(p), out=mask, casting="unsafe")
         if self.h_mask > 0 and rng is not None:
-            made["h_mask"] = draw_mask(h.shape, self.h_mask, rng)
+            made["h_mask"] = draw_mask(h.shape, self.h_mask, rng, h.dtype)
         return made

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from lstmx._checks import FloatArray, check_array, check_bool
-from lstmx._inputs import Spans, as_float32, check_spans
+from lstmx._checks import FLOAT32, FloatArray, check_array, check_bool
+from lstmx._inputs import Spans, as_floats, check_spans
 from lstmx.layers.arena import Arena, ArrayViews, Parameter, Shape
 from lstmx.layers.stream import Stream
 
@@ -103,6 +103,7 @@ class Module(ABC):
         output_size: Width of the last axis of y, or None where it is that of x.
         batch_first: Whether the layer reads time from axis 1 of `[B, T, F]`; None where it does not read
             time.
+        dtype: The NumPy dtype of parameters, x and y; None where that of x will do.
 
     A state is None, an array with the rows of the batch along axis 1, or a tuple of states.
 
@@ -122,6 +123,7 @@ class Module(ABC):
     input_size: int | None = None
     output_size: int | None = None
     batch_first: bool | None = None
+    dtype: np.dtype[Any] | None = FLOAT32
 
     _reads_integers: bool = False  # instead of real numbers; x has then no axis of features
 
@@ -280,7 +282,7 @@ class Module(ABC):
                 f"state_dict: expected the names of {type(self).__name__}'s parameters, got {listed}"
             )
         values = {
-            name: check_array(f"state_dict[{name!r}]", state_dict[name], shape=view.shape)
+            name: check_array(f"state_dict[{name!r}]", state_dict[name], shape=view.shape, dtype=view.dtype)
             for name, view in known.items()
             if name in state_dict
         }
@@ -369,7 +371,7 @@ class Module(ABC):
     def _allocate(self) -> None:
         """Give the layer an arena of its own, of zeros."""
         self._owner = None
-        self._bind(Arena.create(self._parameters()))
+        self._bind(Arena.create(self._parameters(), self.dtype or FLOAT32))
 
     def _bind(self, arena: Arena) -> None:
         """Take `arena` as the layer's memory; layers that keep views or plans make them anew here."""
@@ -379,7 +381,7 @@ class Module(ABC):
 
     def _as_x(self, name: str, x: Any) -> Any:
         """Return x as the layer reads it, of whatever shape."""
-        return as_float32(name, x)
+        return as_floats(name, x, dtype=self.dtype or FLOAT32)
 
     def _check_x(self, name: str, x: Any) -> Any:
         """Return x as the layer reads it, of a shape that fits."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lstmx._checks import FloatArray
-from lstmx._inputs import FLOAT32
 from lstmx.layers.arena import Shape
 from lstmx.layers.direction import Direction
 
@@ -32,8 +31,8 @@ class Record:
     def __init__(self, lstm: Recurrent, shape: Shape, return_cells: bool, trace: bool) -> None:
         self._lstm = lstm
         shapes = cell_shapes(lstm, shape)
-        self.cells = _arrays(shapes) if return_cells else None
-        self.trace = {name: _arrays(shapes) for name in GATES} if trace else None
+        self.cells = _arrays(shapes, lstm.dtype) if return_cells else None
+        self.trace = {name: _arrays(shapes, lstm.dtype) for name in GATES} if trace else None
 
     def rooms(self, index: int, d: int, way: Direction) -> dict[str, Any]:
         """Return what the core is to write of direction d of a layer, by the names of its arguments."""
@@ -42,7 +41,7 @@ class Record:
             rooms["cells"] = way.room(part_of(self._lstm, self.cells[index], index, d))
         if self.trace is not None:
             steps, batch, hidden = part_of(self._lstm, self.trace["i"][index], index, d).shape
-            rooms["gates"] = np.empty((steps, batch, len(GATES) * hidden), FLOAT32)
+            rooms["gates"] = np.empty((steps, batch, len(GATES) * hidden), self._lstm.dtype)
         return rooms
 
     def deliver(self, index: int, d: int, way: Direction, rooms: dict[str, Any]) -> None:
@@ -70,5 +69,5 @@ def part_of(lstm: Recurrent, array: FloatArray, index: int, d: int) -> FloatArra
     return lstm._time_major(array)[:, :, d * hidden : (d + 1) * hidden]
 
 
-def _arrays(shapes: list[Shape]) -> list[FloatArray]:
-    return [np.empty(shape, FLOAT32) for shape in shapes]
+def _arrays(shapes: list[Shape], dtype: np.dtype[Any]) -> list[FloatArray]:
+    return [np.empty(shape, dtype) for shape in shapes]

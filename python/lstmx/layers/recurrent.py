@@ -18,7 +18,7 @@ import numpy as np
 
 from lstmx import _core
 from lstmx._checks import FloatArray, check_bool, check_choice, check_float, check_int
-from lstmx._inputs import Spans, check_checkpoint_steps
+from lstmx._inputs import FLOAT32, Spans, check_checkpoint_steps, check_dtype
 from lstmx.layers.arena import Arena, Parameter, Shape
 from lstmx.layers.connection import Affine, Connection
 from lstmx.layers.direction import BOTH, FORWARD, REVERSE
@@ -45,6 +45,7 @@ class Recurrent(Module):
     hidden_size: int | tuple[int, ...]
     output_size: int
     batch_first: bool
+    dtype: np.dtype[Any]
     proj_size: int = 0
 
     def _configure(
@@ -65,6 +66,7 @@ class Recurrent(Module):
         recurrent_dropout: Any = 0.0,
         init: Any = "pytorch",
         checkpoint_steps: Any = None,
+        dtype: Any = "float32",
     ) -> None:
         self.input_size = check_int("input_size", input_size, minimum=1)
         self.hidden_size, self.num_layers = _check_widths(hidden_size, num_layers)
@@ -88,6 +90,7 @@ class Recurrent(Module):
         self.recurrent_dropout = check_float("recurrent_dropout", recurrent_dropout, minimum=0.0, maximum=1.0)
         self.init = check_choice("init", init, ("pytorch", "glorot"))
         self.checkpoint_steps = check_checkpoint_steps(checkpoint_steps)
+        self.dtype = check_dtype("dtype", dtype)
 
     def _finish_configuration(self, keep_h: float, keep_c: float) -> None:
         """Derive what follows from the arguments, with the probabilities of zoneout."""
@@ -95,8 +98,10 @@ class Recurrent(Module):
         self._directions = 2 if self.bidirectional else 1
         drops = Drops(keep_h, keep_c, self.recurrent_dropout)
         self._drops = drops if any(drops) else None
-        c = HalfLayout.of(self.hidden_size, self.num_layers, self._directions)
-        h = HalfLayout.of(self.proj_size, self.num_layers, self._directions) if self.proj_size else c
+        c = HalfLayout.of(self.hidden_size, self.num_layers, self._directions, self.dtype)
+        h = c
+        if self.proj_size:
+            h = HalfLayout.of(self.proj_size, self.num_layers, self._directions, self.dtype)
         self._states = StateLayout(h, c, "c" in self._STATES)
         self.output_size = self._sizes(self.num_layers - 1)[2]
 
@@ -124,7 +129,11 @@ class Recurrent(Module):
 
     @abstractmethod
     def _plan(self, width: int, hidden: int) -> _core.LstmPlan:
-        """Return the plan of one layer in one direction."""
+        """Return the plan of one layer in one direction: `_new_plan` with the cell's options."""
+
+    @property
+    def _new_plan(self) -> type[_core.LstmPlan]:
+        return _core.LstmPlan if self.dtype == FLOAT32 else _core.LstmPlan64
 
     def _cell_parameters(self, hidden: int) -> Iterator[tuple[str, Shape]]:
         """Yield what a cell has besides weights and biases: `weight_hr` or `weight_ch`."""
@@ -213,9 +222,10 @@ class Recurrent(Module):
             plan = self._plan(width, hidden)
             cells.append(Cell(plan, weights, d_weights, others, d_others, initial, d_initial))
         connection = None
+        new_affine = _core.LinearPlan if self.dtype == FLOAT32 else _core.LinearPlan64
         if self.connection is not None and index > 0:
             projection, gate = (
-                Affine(_core.LinearPlan(width, output), *both(f"l{index}", f"weight_{kind}", f"bias_{kind}"))
+                Affine(new_affine(width, output), *both(f"l{index}", f"weight_{kind}", f"bias_{kind}"))
                 if f"weight_{kind}_l{index}" in params
                 else None
                 for kind in ("res", "gate")
@@ -331,7 +341,9 @@ def _check_widths(hidden_size: Any, num_layers: Any) -> tuple[int | tuple[int, .
 
 
 def _as_json(value: Any) -> Any:
-    """An argument as JSON has it: lists for tuples."""
+    """An argument as JSON has it: lists for tuples, the name of a dtype."""
+    if isinstance(value, np.dtype):
+        return value.name
     return [_as_json(item) for item in value] if isinstance(value, tuple) else value
 
 

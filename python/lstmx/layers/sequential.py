@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from lstmx._checks import FloatArray, check_int
 from lstmx._inputs import Spans
 from lstmx.layers.arena import Shape
@@ -97,7 +99,7 @@ class Sequential(Container):
     # --- checks ---------------------------------------------------------------------------------------------
 
     def _as_x(self, name: str, x: Any) -> Any:
-        return self.layers[0]._as_x(name, x)
+        return self.layers[0]._as_x(name, x) if self._reads_integers else super()._as_x(name, x)
 
     def _output_shape(self, name: str, shape: Shape) -> Shape:
         return self._shapes_for(name, shape)[-1]
@@ -214,6 +216,7 @@ def _check_layers(layers: tuple[Any, ...]) -> None:
     seen: dict[int, int] = {}
     width: int | None = None
     batch_first: bool | None = None
+    dtype: np.dtype[Any] | None = None
     for index, layer in enumerate(layers):
         name = f"layers[{index}]"
         check_free(name, layer)
@@ -236,3 +239,6 @@ def _check_layers(layers: tuple[Any, ...]) -> None:
                 f"{name}: expected batch_first={batch_first} as the layers before, got {layer.batch_first}"
             )
         batch_first = layer.batch_first if layer.batch_first is not None else batch_first
+        if dtype is not None and layer.dtype is not None and layer.dtype != dtype:
+            raise ValueError(f"{name}: expected dtype {dtype} as the layers before, got {layer.dtype}")
+        dtype = layer.dtype if layer.dtype is not None else dtype

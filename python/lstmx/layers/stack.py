@@ -14,7 +14,7 @@ import numpy as np
 
 from lstmx import _core
 from lstmx._checks import FloatArray
-from lstmx._inputs import FLOAT32, Spans, as_float32
+from lstmx._inputs import Spans, as_floats
 from lstmx.layers.arena import Arena, Shape
 from lstmx.layers.connection import Connection
 from lstmx.layers.direction import Direction, directions
@@ -100,7 +100,7 @@ def run(
     otherwise the steps are empty. What else is wanted is written into `record`.
     """
     keeps = training if keeps is None else keeps
-    y = np.empty((*x.shape[:-1], lstm.output_size), FLOAT32)
+    y = np.empty((*x.shape[:-1], lstm.output_size), lstm.dtype)
     final = lstm._states.empty(lstm._batch_of(x.shape))
     h_n, c_n = cells_of(final[0]), cells_of(final[1])
     h_0, c_0 = map(cells_of, lstm._states.pair(state))
@@ -121,10 +121,10 @@ def run(
     last, k, h, c = lstm.num_layers - 1, 0, None, None
     for index, layer in enumerate(lstm._layers):
         cells, hidden_size, output_size, sums, connection = layer
-        outputs = y_last if index == last else np.empty((*shape, output_size), FLOAT32)
+        outputs = y_last if index == last else np.empty((*shape, output_size), lstm.dtype)
         hidden = outputs
         if sums or connection is not None:
-            hidden = np.empty((*shape, hidden_size * len(ways)), FLOAT32)
+            hidden = np.empty((*shape, hidden_size * len(ways)), lstm.dtype)
         tapes: list[Any] = []
         weight_masks: list[FloatArray] = []
         masks: list[Masks] = []
@@ -160,7 +160,7 @@ def run(
         mask = None
         if training and lstm.dropout and index < last:
             assert lstm._rng is not None
-            mask = draw_mask(outputs.shape, lstm.dropout, lstm._rng)
+            mask = draw_mask(outputs.shape, lstm.dropout, lstm._rng, lstm.dtype)
         if keeps:
             steps.append(Step(inputs, hidden, tapes, weight_masks, masks, connected, mask))
         inputs = outputs if mask is None else outputs * mask
@@ -171,7 +171,7 @@ def _dropped(lstm: Recurrent, weights: Weights) -> tuple[Weights, FloatArray]:
     """A cell's weights with a new mask on those of the hidden state, and the mask."""
     assert lstm._rng is not None
     weight_ih, weight_hh, bias_ih, bias_hh = weights
-    mask = draw_mask(weight_hh.shape, lstm.weight_dropout, lstm._rng)
+    mask = draw_mask(weight_hh.shape, lstm.weight_dropout, lstm._rng, lstm.dtype)
     return (weight_ih, weight_hh * mask, bias_ih, bias_hh), mask
 
 
@@ -195,7 +195,11 @@ class StackBackward(Backward):
         self._learnt = learnt
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray | None:
-        return None if dy is None else as_float32(name, dy, (*self._shape[:-1], self._layer.output_size))
+        return (
+            None
+            if dy is None
+            else as_floats(name, dy, (*self._shape[:-1], self._layer.output_size), self._layer.dtype)
+        )
 
     def _check_dstate(self, name: str, dstate: Any) -> State | None:
         if dstate is None:
@@ -222,7 +226,7 @@ class StackBackward(Backward):
     ) -> tuple[FloatArray | None, State | None]:
         state, spans, steps = self._take()
         lstm = self._layer
-        dx = np.empty(self._shape, FLOAT32) if need_dx else None
+        dx = np.empty(self._shape, lstm.dtype) if need_dx else None
         wanted = need_dstate or self._learnt
         d_initial = lstm._states.empty(lstm._batch_of(self._shape)) if wanted else None
         halves = *lstm._states.pair(state), *lstm._states.pair(dstate), *(d_initial or (None, None))
@@ -237,7 +241,7 @@ class StackBackward(Backward):
             layer, d_past = lstm._layers[index], None
             if layer.connection is not None and d_outputs is not None:
                 d_outputs, d_past = layer.connection.backward(step.connected, step.x, d_outputs)
-            d_inputs = np.empty(step.x.shape, FLOAT32) if index else dx_first
+            d_inputs = np.empty(step.x.shape, lstm.dtype) if index else dx_first
             first = index * len(ways)
             for d, way in enumerate(ways):
                 its_states = [None if a is None else a[first + d] for a in states]
@@ -297,7 +301,7 @@ class CellsBackward(StackBackward):
         shapes = cell_shapes(self._layer, self._shape)
         items = check_items(name, dcells, len(shapes), f"a list of {len(shapes)}, one a layer")
         return [
-            None if item is None else as_float32(f"{name}[{k}]", item, shape)
+            None if item is None else as_floats(f"{name}[{k}]", item, shape, self._layer.dtype)
             for k, (item, shape) in enumerate(zip(items, shapes, strict=True))
         ]
 
@@ -327,9 +331,9 @@ def _run_cell(
     x, y, dy = way.read(step.x), way.read(layer.parts(step.hidden)[d]), way.read(layer.d_parts(d_merged)[d])
     dx: Any = None
     if d_inputs is not None:
-        dx = way.room(d_inputs) if d == 0 else np.empty(d_inputs.shape, FLOAT32)
+        dx = way.room(d_inputs) if d == 0 else np.empty(d_inputs.shape, d_inputs.dtype)
     d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh = cell.d_weights
-    d_dropped = d_weight_hh if weight_mask is None else np.zeros(weight_mask.shape, FLOAT32)
+    d_dropped = d_weight_hh if weight_mask is None else np.zeros(weight_mask.shape, weight_mask.dtype)
     gradients = d_weight_ih, d_dropped, d_bias_ih, d_bias_hh
     threads = _core.get_num_threads()
     step.tapes[d].backward(

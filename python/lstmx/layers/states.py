@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from lstmx._checks import FloatArray
-from lstmx._inputs import FLOAT32, as_dense
+from lstmx._inputs import as_dense
 from lstmx.layers.arena import Shape
 
 Half: TypeAlias = FloatArray | tuple[FloatArray, ...]
@@ -27,17 +27,21 @@ class HalfLayout(NamedTuple):
     Attributes:
         arrays: The cells in each array and their width.
         whole: Whether there is one array for all, rather than a tuple of them.
+        dtype: Of its numbers.
     """
 
     arrays: tuple[tuple[int, int], ...]
     whole: bool
+    dtype: np.dtype[Any]
 
     @classmethod
-    def of(cls, width: int | tuple[int, ...], num_layers: int, directions: int) -> HalfLayout:
+    def of(
+        cls, width: int | tuple[int, ...], num_layers: int, directions: int, dtype: np.dtype[Any]
+    ) -> HalfLayout:
         """Return the layout for layers of one width, or of one each."""
         if isinstance(width, int):
-            return cls(((num_layers * directions, width),), True)
-        return cls(tuple((directions, each) for each in width), False)
+            return cls(((num_layers * directions, width),), True, dtype)
+        return cls(tuple((directions, each) for each in width), False, dtype)
 
     def shapes(self, batch: int | None) -> tuple[Shape, ...]:
         """Return the shape of each array; `batch` is None for an unbatched sequence."""
@@ -49,19 +53,19 @@ class HalfLayout(NamedTuple):
         """Return new memory."""
         if self.whole:
             cells, width = self.arrays[0]
-            return np.empty((cells, width) if batch is None else (cells, batch, width), FLOAT32)
-        return tuple([np.empty(shape, FLOAT32) for shape in self.shapes(batch)])
+            return np.empty((cells, width) if batch is None else (cells, batch, width), self.dtype)
+        return tuple([np.empty(shape, self.dtype) for shape in self.shapes(batch)])
 
     def check(self, value: Any, batch: int | None, name: str, place: str = "", label: str = "") -> Half:
         """Return a half as the kernels read it; in messages it is `name[place] (label)`."""
         shapes = self.shapes(batch)
         if self.whole:
-            return _as_state(value, shapes[0], name, place, label)
+            return _as_state(value, shapes[0], self.dtype, name, place, label)
         count = len(shapes)
         items = check_items(_full(name, place, label), value, count, f"{count} arrays, one a layer")
         return tuple(
             [
-                _as_state(item, shape, name, f"{place}[{k}]", label)
+                _as_state(item, shape, self.dtype, name, f"{place}[{k}]", label)
                 for k, (item, shape) in enumerate(zip(items, shapes, strict=True))
             ]
         )
@@ -133,9 +137,9 @@ def _full(name: str, place: str, label: str) -> str:
     return f"{name}{place} ({label})" if label else f"{name}{place}"
 
 
-def _as_state(value: Any, shape: Shape, *name: str) -> FloatArray:
+def _as_state(value: Any, shape: Shape, dtype: np.dtype[Any], *name: str) -> FloatArray:
     """Return one array of a state, or of its gradient, C-contiguous; the name is made only for messages."""
-    plain = type(value) is np.ndarray and value.dtype == FLOAT32 and value.shape == shape
+    plain = type(value) is np.ndarray and value.dtype == dtype and value.shape == shape
     if plain and value.flags.carray:
         return value  # type: ignore[no-any-return]
-    return as_dense(_full(*name), value, shape)
+    return as_dense(_full(*name), value, shape, dtype)

@@ -48,9 +48,9 @@ def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool 
 
     Raises:
         TypeError: `model` is not a layer, or holds one that has no counterpart here.
-        ValueError: `lengths` of a model that reads no time; a layer that reads time after a `LastStep`; a
-            `LastStep` of both directions; an `LSTM` or `GRU` with layers of different widths, connections,
-            learnt initial states, a projection, clipped cells or zoneout.
+        ValueError: A model of float64; `lengths` of a model that reads no time; a layer that reads time after
+            a `LastStep`; a `LastStep` of both directions; an `LSTM` or `GRU` with layers of different widths,
+            connections, learnt initial states, a projection, clipped cells or zoneout.
         OSError: The file cannot be written; the file that was there is unharmed.
 
     Example:
@@ -65,6 +65,8 @@ def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool 
     """
     if not isinstance(model, Module):
         raise TypeError(f"model: expected an lstmx layer, got {type(model).__name__}")
+    if model.dtype is not None and model.dtype != np.float32:
+        raise ValueError(f"model: expected dtype float32, got {model.dtype}")
     lengths, state = check_bool("lengths", lengths), check_bool("state", state)
     if lengths and model.batch_first is None:
         raise ValueError("lengths: expected False (the model reads no time), got True")

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from lstmx import _core
 from lstmx._checks import FloatArray
-from lstmx._inputs import FLOAT32, as_dense, as_float32
+from lstmx._inputs import FLOAT32, as_dense, as_floats
 
 _Weights: TypeAlias = tuple[Tensor, Tensor, Tensor | None, Tensor | None]  # both matrices, both biases
 _Arrays: TypeAlias = tuple[FloatArray, FloatArray, FloatArray | None, FloatArray | None]
@@ -182,7 +182,7 @@ class _Layout(NamedTuple):
 
     def read(self, name: str, tensor: Tensor) -> FloatArray:
         """Return the caller's `tensor` in the kernels' order: its own memory, unless packed."""
-        array = as_float32(name, _array(tensor))
+        array = as_floats(name, _array(tensor))
         if self.packing is None:
             return array[::-1] if self.reverse else array
         return array.take(self.packing.padded, 0, mode="clip")

@@ -20,7 +20,7 @@ struct Activations {
   LSTMX_INLINE void sigmoid(Vec (&x)[N]) {
     Vec n[N], e[N];
     // at the lower end the result is zero, and e^-x does not overflow yet
-    clamp<N>(x, is_double ? Real(708) : Real(88));
+    clamp<N>(x, is_double ? Real(709) : Real(88));
     round<N>(x, -1, n);
     LSTMX_UNROLL
     for (int i = 0; i < N; ++i) x[i] = S::fma(S::sub(n[i], magic()), S::set(ln_2_high / steps), x[i]);

@@ -18,6 +18,12 @@ struct PortableVector<float> {
   typedef float Vec __attribute__((vector_size(16)));
 
   LSTMX_INLINE Vec set(float x) { return Vec{x, x, x, x}; }
+  LSTMX_INLINE Vec load(const float* p) {
+    Vec a;
+    memcpy(&a, p, sizeof a);
+    return a;
+  }
+  LSTMX_INLINE void store(float* p, Vec a) { memcpy(p, &a, sizeof a); }
   // min and max return the second operand where either is NaN
   LSTMX_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
   LSTMX_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
@@ -52,6 +58,16 @@ struct PortableVector<double> {
   };
 
   LSTMX_INLINE Vec set(double x) { return {Half{x, x}, Half{x, x}}; }
+  LSTMX_INLINE Vec load(const double* p) {
+    Half low, high;
+    memcpy(&low, p, sizeof low);
+    memcpy(&high, p + 2, sizeof high);
+    return {low, high};
+  }
+  LSTMX_INLINE void store(double* p, Vec a) {
+    memcpy(p, &a.low, sizeof a.low);
+    memcpy(p + 2, &a.high, sizeof a.high);
+  }
   LSTMX_INLINE Vec min(Vec a, Vec b) { return {a.low < b.low ? a.low : b.low, a.high < b.high ? a.high : b.high}; }
   LSTMX_INLINE Vec max(Vec a, Vec b) { return {a.low > b.low ? a.low : b.low, a.high > b.high ? a.high : b.high}; }
   LSTMX_INLINE double sqrt(double a) { return __builtin_sqrt(a); }
@@ -71,14 +87,8 @@ struct Portable : PortableVector<Real_> {
   static constexpr int width = 4;
   static constexpr int registers = 16;
   static constexpr int exp_steps = 1;
-  using P::set;
+  using P::load, P::set, P::store;
 
-  LSTMX_INLINE Vec load(const Real* p) {
-    Vec a;
-    memcpy(&a, p, sizeof a);
-    return a;
-  }
-  LSTMX_INLINE void store(Real* p, Vec a) { memcpy(p, &a, sizeof a); }
   // the first n lanes only; the others read as 0
   LSTMX_INLINE Vec load_n(const Real* p, ptrdiff_t n) {
     Real lanes[width] = {};
