@@ -40,8 +40,11 @@ using lstmx::View3;
 //
 #include "layout.h"
 //
-#include "backward.h"
+#include "chunk_gradients.h"
 #include "forward.h"
+//
+#include "backward.h"
+#include "cell_backward.h"
 //
 #include "staged_forward.h"
 
