@@ -14,15 +14,18 @@ struct Backward : BackwardFrame<S> {
   using Vec = typename S::Vec;
   using Context = typename F::Context;
   using Step = typename F::Step;
-  using CellBack = typename F::CellBack;
+  using CellSteps = typename F::CellSteps;
   using L::W, L::G, L::PW, L::QW, L::R;
 
-  static void run(const RecurrentBackward<Real>& a, const CellTraits<S>& cell, CellBack cell_back) {
+  static void run(const RecurrentBackward<Real>& a, const CellTraits<S>& cell, const CellSteps& of_cell) {
     const RecurrentSizes& n = a.size;
     const Groups groups = Groups::of_columns(n.H, W);
-    const Context k = F::make_context(a, cell, cell_back);
+    const Context k = F::make_context(a, cell, of_cell);
     L::set_zero(k.zeros, k.stride);
     if (cell.unit_params > 0) L::set_zero(k.d_units, cell.unit_params * k.stride);
+    if (n.normalized) {
+      for (Real* sums : k.d_gains) L::set_zero(sums, G * L::padded(n.H));
+    }
     parallel(L::team_size_of(n, a.threads, groups.count, 2.0), [&](const Team& team) {
       const Part part = L::part_of(n, a.schedule, team, groups);
       L::read_state(a.dc_n, a.schedule, part, n.H, k.dc, n.B);
@@ -51,6 +54,7 @@ struct Backward : BackwardFrame<S> {
       F::add_panels(k, team);
     });
     if (cell.unit_params > 0) F::add_units(k);
+    if (n.normalized) F::add_gains(k);
   }
 
   // dh = dG U of step t, for the part's columns and its positions alive then
@@ -64,7 +68,7 @@ struct Backward : BackwardFrame<S> {
       with_constant(vectors, [&]<int V>() {
         ProductTile<Real> tile;
         tile.lanes = W;
-        F::template gate_product<V>(k, k.u + first * W * G * H, begin, end, tile, [&](Index r, Index m) {
+        F::template gate_product<V>(k, k.gates_h, k.u + first * W * G * H, begin, end, tile, [&](Index r, Index m) {
           for (Index i = 0; i < m; ++i) tile.c[i] = k.dh + (r - first_row + i) * k.stride + first * W;
         });
       });
@@ -100,7 +104,40 @@ struct Backward : BackwardFrame<S> {
     if (!last) carry_back(k, t + 1, part);
     const Step step{k, t, last ? begin : begin + alive_in(s, t + 1, part.positions)};
     if (a.size.P != a.size.H) project_back(k, step, chunk, begin, count);
-    k.cell_back(step, chunk, part, begin, count);
+    if (a.size.normalized) normalized_back(k, step, chunk, part, begin, count);
+    k.steps.back(step, chunk, part, begin, count);
+    if (a.size.normalized) products_back(k, step, chunk, begin, count);
+  }
+
+  // the gradient by c through what h sees of it
+  static void normalized_back(const Context& k, const Step& step, const Range& chunk, const Part& part, Index begin,
+                              Index count) {
+    const Index H = k.a.size.H;
+    k.steps.seen(step, chunk, part, begin, count);
+    for (Index p = begin; p < begin + count; ++p)
+      k.seen_scales[p] = Normalize<S>::units(k.seen + p * k.stride, H, static_cast<Real>(k.a.staged.options->eps));
+    k.steps.seen_back(step, chunk, part, begin, count);
+    for (Index p = begin; p < begin + count; ++p)
+      Normalize<S>::units_back(k.d_seen + p * k.stride, k.seen + p * k.stride, H, k.seen_scales[p]);
+  }
+
+  // the gates' gradients become those of both products, and of the gains
+  static void products_back(const Context& k, const Step& step, const Range& chunk, Index begin, Index count) {
+    const Schedule& s = k.a.schedule;
+    const Index H = k.a.size.H, rows = k.a.size.rows, all = s.first[chunk.end] - s.first[chunk.begin];
+    for (Index p = begin; p < begin + count; ++p) {
+      const Index row = s.first[step.t] + p, in_chunk = row - s.first[chunk.begin];
+      Real* sides[2] = {k.gates_x, k.gates_h};
+      const Real* gains[2] = {k.gain_ih, k.gain_hh};
+      for (int side = 0; side < 2; ++side) {
+        Real *n = sides[side], *plane = k.gain_planes[side];
+        Normalize<S>::for_vectors(H, rows, row, [&](Index at, Index unit, int index, bool wide) {
+          const Index block = unit - index * W, to = block * all + in_chunk * (wide ? PW : QW) + index * W;
+          S::store(plane + to, S::mul(S::load(k.gates + at), S::load(n + at)));
+        });
+        Normalize<S>::gates_back(k.gates, n, H, rows, row, gains[side], k.scales + row * 2 * G + side * G);
+      }
+    }
   }
 
   // dh of the projected h, kept for the gradient of the projection, and from it that of what was projected

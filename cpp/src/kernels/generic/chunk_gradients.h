@@ -34,6 +34,7 @@ struct BackwardFrame : Layout<S> {
                  (packs_features(n) ? row_block * (n.I + n.P) : 0);
     if (cell.staged) size += stride * n.B + cell.unit_params * (stride + plane_size(n));
     if (n.P != n.H) size += stride * n.B + 2 * (chunk_rows(n) * stride);
+    if (n.normalized) size += 2 * stride * n.B + n.B + 2 * G * (L::padded(n.H) + plane_size(n));
     return size;
   }
 
@@ -46,27 +47,37 @@ struct BackwardFrame : Layout<S> {
   struct Step;
   // a cell, back through `count` positions of a step from `begin` on; `chunk`: the steps of the chunk
   using CellBack = void (*)(const Step&, const Range& chunk, const Part& part, Index begin, Index count);
+  struct CellSteps {
+    CellBack back;
+    CellBack seen, seen_back;  // of a cell that normalizes, before: c, then the gradient by what is made of it; or null
+  };
 
   struct Context {
     const RecurrentBackward<Real>& a;
     const CellTraits<S>& cell;
-    CellBack cell_back;
+    CellSteps steps;
 
-    Context(const RecurrentBackward<Real>& args, const CellTraits<S>& traits, CellBack back)
-        : a(args), cell(traits), cell_back(back) {}
+    Context(const RecurrentBackward<Real>& args, const CellTraits<S>& traits, const CellSteps& of_cell)
+        : a(args), cell(traits), steps(of_cell) {}
 
-    Index stride;           // H or P in whole vectors
-    Real *gates, *cells;    // the tape
-    const Real* masked;     // the tape's, by row [P]; or null
-    Real *zeros, *dc, *dh;  // [stride], for each block [B][units], [B][stride] by position
-    Real* d_panel;          // for each block [I+P+1][gates of the block]: x, h, bias
-    const Real *u, *w;      // packed backward
+    Index stride;             // H or P in whole vectors
+    Real *gates, *cells;      // the tape
+    Real *gates_x, *gates_h;  // what becomes the gradients by the products with x and with h: gates, or the normalized
+    const Real* scales;       // 1 / the deviations, by row [2][G]
+    const Real* masked;       // the tape's, by row [P]; or null
+    Real *zeros, *dc, *dh;    // [stride], for each block [B][units], [B][stride] by position
+    Real* d_panel;            // for each block [I+P+1][gates of the block]: x, h, bias
+    const Real *u, *w;        // packed backward
     const Real *unit_params, *projection;
     Real* features;          // of a block of rows, packed
     Real* kept_dh;           // [B][stride]: of h before, other than through weight_hh
     Real *d_units, *planes;  // [unit_params][stride], [unit_params][plane_size]
     Real *d_outputs = nullptr, *dh_rows = nullptr,
          *outputs = nullptr;  // of a projection: [B][stride], by row of a chunk [stride]
+    // of layer normalization: c normalized and the gradient by it, [B][stride]; 1 / its deviations [B]; the gradients
+    // of both gains by row of a chunk, as gates, and their sums
+    Real *seen, *d_seen, *seen_scales, *gain_planes[2], *d_gains[2];
+    const Real *gain_ih, *gain_hh;
     Rows rows[2];
   };
 
@@ -94,9 +105,9 @@ struct BackwardFrame : Layout<S> {
     }
   };
 
-  static Context make_context(const RecurrentBackward<Real>& a, const CellTraits<S>& cell, CellBack cell_back) {
+  static Context make_context(const RecurrentBackward<Real>& a, const CellTraits<S>& cell, const CellSteps& steps) {
     const RecurrentSizes& n = a.size;
-    Context k(a, cell, cell_back);
+    Context k(a, cell, steps);
     k.stride = L::vectors(n.H > n.P ? n.H : n.P) * W;
     Real* next = a.work;
     const auto take = [&next](Index size) {
@@ -114,7 +125,15 @@ struct BackwardFrame : Layout<S> {
     k.u = a.packed;
     k.w = a.packed + G * n.H * L::vectors(n.P) * W;
     k.unit_params = a.packed + L::backward_panels(n.I, n.H, n.P);
-    k.projection = k.unit_params + L::unit_params_size(cell, n.H);
+    k.gain_ih = k.unit_params + L::unit_params_size(cell, n.H) + G * L::padded(n.H);
+    k.gain_hh = k.gain_ih + G * L::padded(n.H);
+    k.projection = k.unit_params + L::params_size(cell, n.H);
+    k.gates_x = k.gates_h = k.gates;
+    if (n.normalized) {
+      k.gates_x = L::normalized_of(n, a.tape);
+      k.gates_h = k.gates_x + L::tape_gates(n);
+      k.scales = k.gates_h + L::tape_gates(n);
+    }
     const Index most = chunk_rows(n);
     for (Rows& rows : k.rows) {
       rows.x = reinterpret_cast<const Real**>(take(pointers_size(n)));
@@ -133,6 +152,13 @@ struct BackwardFrame : Layout<S> {
       k.dh_rows = take(most * k.stride);
       k.outputs = take(most * k.stride);
     }
+    if (n.normalized) {
+      k.seen = take(k.stride * n.B);
+      k.d_seen = take(k.stride * n.B);
+      k.seen_scales = take(n.B);
+      for (Real*& plane : k.gain_planes) plane = take(G * plane_size(n));
+      for (Real*& sums : k.d_gains) sums = take(G * L::padded(n.H));
+    }
     return k;
   }
 
@@ -140,8 +166,8 @@ struct BackwardFrame : Layout<S> {
   // C is. Of weights that do not stay in L2 with what else is there, a stretch of k is used for all rows before the
   // next.
   template <int V, class Body>
-  static void gate_product(const Context& k, const Real* panel, Index begin, Index end, ProductTile<Real>& tile,
-                           const Body& body) {
+  static void gate_product(const Context& k, const Real* gates, const Real* panel, Index begin, Index end,
+                           ProductTile<Real>& tile, const Body& body) {
     const Index wide = k.a.size.H / W, most = panel_limit / (PW * V * W);
     const Index count = wide > most + most / 2 ? (wide + most - 1) / most : 1;
     const Groups stretches{wide, count};
@@ -152,7 +178,7 @@ struct BackwardFrame : Layout<S> {
       tile.goes_on = i > 0;
       tile.panel = panel + first * PW * V * W;
       for_tiles(begin, end, S::tile_rows[V], [&](Index r, Index m) {
-        gate_operands(k, r, first, stretches.first(i + 1), tile);
+        gate_operands(k, gates, r, first, stretches.first(i + 1), tile);
         body(r, m);
         run_product<S, V, S::tile_rows[V], PW, QW, QW>(m, tile);
       });
@@ -161,18 +187,19 @@ struct BackwardFrame : Layout<S> {
 
   // the rows of dG from r on: the wide blocks [first, last), and after the last of all the whole quads, then the valid
   // lanes of the last quad
-  LSTMX_INLINE void gate_operands(const Context& k, Index r, Index first, Index last, ProductTile<Real>& tile) {
+  LSTMX_INLINE void gate_operands(const Context& k, const Real* gates, Index r, Index first, Index last,
+                                  ProductTile<Real>& tile) {
     const Index H = k.a.size.H, wide = H / W, quads = H % W / 4, rows = k.a.size.rows;
     Operand<Real>& blocks = tile.operand[0];
     blocks.segment = rows * PW;
     blocks.depth = PW;
     blocks.count = last - first;
-    blocks.row[0] = k.gates + first * rows * PW + r * PW;
+    blocks.row[0] = gates + first * rows * PW + r * PW;
     Operand<Real>& whole = tile.operand[1];
     whole.segment = rows * QW;
     whole.depth = QW;
     whole.count = last < wide ? 0 : quads;
-    whole.row[0] = k.gates + wide * rows * PW + r * QW;
+    whole.row[0] = gates + wide * rows * PW + r * QW;
     Operand<Real>& rest = tile.operand[2];
     rest.segment = 4;
     rest.depth = H % 4;
@@ -219,7 +246,7 @@ struct BackwardFrame : Layout<S> {
       with_constant(vectors, [&]<int V>() {
         ProductTile<Real> tile;
         tile.lanes = lanes;
-        gate_product<V>(k, k.w + first * G * H, first_row + share.begin, first_row + share.end, tile,
+        gate_product<V>(k, k.gates_x, k.w + first * G * H, first_row + share.begin, first_row + share.end, tile,
                         [&](Index r, Index m) {
                           for (Index i = 0; i < m; ++i) tile.c[i] = rows.dx[r - first_row + i] + first;
                         });
@@ -295,7 +322,8 @@ struct BackwardFrame : Layout<S> {
         Real* panel = panel_of(k, block, first);
         const Real* const* features = first < I ? rows.x + r : rows.h + r;
         const Index feature = first < I ? first : first - I;
-        const Real* gates = k.gates + G * block.unit * k.a.size.rows;
+        const Real* all = first < I ? k.gates_x : first < I + P ? k.gates_h : k.gates;
+        const Real* gates = all + G * block.unit * k.a.size.rows;
         // V vectors, `vector` numbers apart, of rows of `row` numbers
         const auto add = [&]<int V>(Index row, Index vector) {
           const Real* from = gates + (first_row + r) * row;
@@ -341,8 +369,8 @@ struct BackwardFrame : Layout<S> {
         });
       });
     }
-    if (!k.cell.has_unit_params(a.staged)) return;
     for (int e = 0; e < k.cell.unit_params; ++e) {
+      if (k.cell.unit_gradient(a.gradients, e, H) == nullptr) continue;
       const Real* plane = k.planes + e * plane_size(a.size);
       L::for_pieces(H, {0, L::vectors(H)}, [&](Index unit, Index width, Index) {
         if (!is_mine()) return;
@@ -352,15 +380,36 @@ struct BackwardFrame : Layout<S> {
         });
       });
     }
+    for (int side = 0; a.size.normalized && side < 2; ++side) {
+      L::for_pieces(H, {0, L::vectors(H)}, [&](Index unit, Index width, Index) {
+        if (!is_mine()) return;
+        const Real* plane = k.gain_planes[side] + G * unit * all;
+        for (Index v = 0; v < G * width; v += W) {
+          for_row_blocks(all, [&](Index r, Index count) {
+            add_column_sums<S, 1>(plane + r * G * width + v, 0, G * width, count, k.d_gains[side] + G * unit + v, W);
+          });
+        }
+      });
+    }
   }
 
   static void add_units(const Context& k) {
     const RecurrentBackward<Real>& a = k.a;
-    if (!k.cell.has_unit_params(a.staged)) return;
     for (int e = 0; e < k.cell.unit_params; ++e) {
       Real* to = k.cell.unit_gradient(a.gradients, e, a.size.H);
-      for (Index u = 0; u < a.size.H; ++u) to[u] += k.d_units[e * k.stride + u];
+      for (Index u = 0; to && u < a.size.H; ++u) to[u] += k.d_units[e * k.stride + u];
     }
+  }
+
+  static void add_gains(const Context& k) {
+    const RecurrentGradients<Real>& to = k.a.gradients;
+    L::for_gates(k.a.size.H, [&](const Block& block, Index lane, Index, int gate, Index unit, Index lanes) {
+      const Index from = G * block.unit + lane, first = gate * k.a.size.H + unit;
+      for (Index l = 0; l < lanes; ++l) {
+        to.gain_ih[first + l] += k.d_gains[0][from + l];
+        to.gain_hh[first + l] += k.d_gains[1][from + l];
+      }
+    });
   }
 
   // adds the panels to the parameters' gradients
