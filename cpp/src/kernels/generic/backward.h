@@ -125,19 +125,23 @@ struct Backward : BackwardFrame<S> {
   static void products_back(const Context& k, const Step& step, const Range& chunk, Index begin, Index count) {
     const Schedule& s = k.a.schedule;
     const Index H = k.a.size.H, rows = k.a.size.rows, all = s.first[chunk.end] - s.first[chunk.begin];
-    for (Index p = begin; p < begin + count; ++p) {
-      const Index row = s.first[step.t] + p, in_chunk = row - s.first[chunk.begin];
-      Real* sides[2] = {k.gates_x, k.gates_h};
-      const Real* gains[2] = {k.gain_ih, k.gain_hh};
+    Real* sides[2] = {k.gates_x, k.gates_h};
+    const Real* gains[2] = {k.gain_ih, k.gain_hh};
+    Normalize<S>::for_groups(count, [&](Index first, Index group) {
+      const Index row = s.first[step.t] + begin + first;
       for (int side = 0; side < 2; ++side) {
         Real *n = sides[side], *plane = k.gain_planes[side];
-        Normalize<S>::for_vectors(H, rows, row, [&](Index at, Index unit, int index, bool wide) {
-          const Index block = unit - index * W, to = block * all + in_chunk * (wide ? PW : QW) + index * W;
-          S::store(plane + to, S::mul(S::load(k.gates + at), S::load(n + at)));
-        });
-        Normalize<S>::gates_back(k.gates, n, H, rows, row, gains[side], k.scales + row * 2 * G + side * G);
+        for (Index r = row; r < row + group; ++r) {
+          const Index in_chunk = r - s.first[chunk.begin];
+          Normalize<S>::for_vectors(H, rows, r, [&](Index at, Index unit, int index, bool wide) {
+            const Index block = unit - index * W, to = block * all + in_chunk * (wide ? PW : QW) + index * W;
+            S::store(plane + to, S::mul(S::load(k.gates + at), S::load(n + at)));
+          });
+        }
+        Normalize<S>::gates_back(k.gates, n, H, rows, row, group, gains[side],
+                                 [&](Index i) { return k.scales + (row + i) * 2 * G + side * G; });
       }
-    }
+    });
   }
 
   // dh of the projected h, kept for the gradient of the projection, and from it that of what was projected

@@ -56,7 +56,7 @@ struct ForwardFrame : Layout<S> {
   struct Context {
     RecurrentForward<Real> a;
     const CellTraits<S>* cell;
-    Apply apply;   // null: the cell is fused
+    Apply apply;         // null: the cell is fused
     Apply apply_output;  // makes h of a cell that normalizes
     Part part;
     bool hoisted;       // products with x made beforehand: only where a thread has all positions

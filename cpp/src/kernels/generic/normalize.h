@@ -22,6 +22,12 @@ struct Normalize : Layout<S> {
         for (int l = 0; l < 4; ++l) quad[g * 4 + l] = of[g];
       }
     }
+    // all of them at once
+    Vec gates() const { return S::load_n(of, G); }
+    void set_gates(Vec v) {
+      S::store_n(of, v, G);
+      spread();
+    }
     Vec at(int index, bool wide) const { return wide ? S::set(of[index]) : S::load(quad + index * W); }
   };
 
@@ -49,46 +55,81 @@ struct Normalize : Layout<S> {
       Vec& sum = is_wide ? wide[index] : narrow[index];
       sum = S::add(sum, value(at, unit, index, is_wide));
     });
-    PerGate mean;
+    // the lanes of each gate in fours, as a quad has them
+    S::quads_of_gates(wide);
     Real lanes[QW];
-    for (int v = 0; v < L::quad_vectors; ++v) S::store(lanes + v * W, narrow[v]);
-    for (int g = 0; g < G; ++g) {
-      mean.of[g] = sum_of_lanes(wide[g]);
-      for (int l = 0; l < 4; ++l) mean.of[g] += lanes[g * 4 + l];
+    LSTMX_UNROLL
+    for (int v = 0; v < L::quad_vectors; ++v) {
+      LSTMX_UNROLL
+      for (int r = 0; r < L::R; ++r) narrow[v] = S::add(narrow[v], wide[r * L::quad_vectors + v]);
+      S::store(lanes + v * W, narrow[v]);
     }
+    PerGate mean;
+    LSTMX_UNROLL
+    for (int g = 0; g < G; ++g) mean.of[g] = (lanes[g * 4] + lanes[g * 4 + 1]) + (lanes[g * 4 + 2] + lanes[g * 4 + 3]);
     mean.spread(H);
     return mean;
   }
 
-  // A row of a plane becomes normalized; lanes beyond H, where `valid` is 0, become 0. scale[G]: 1 / its deviations.
-  static void gates(Real* plane, Index H, Index rows, Index row, const Real* valid, Real eps, Real* scale) {
-    const PerGate mean = means(H, rows, row, [&](Index at, Index, int, bool) { return S::load(plane + at); });
-    for_vectors(H, rows, row, [&](Index at, Index unit, int index, bool wide) {
-      S::store(plane + at, S::mul(S::sub(S::load(plane + at), mean.at(index, wide)), S::load(valid + unit)));
-    });
-    PerGate inverse = means(
-        H, rows, row, [&](Index at, Index, int, bool) { return S::mul(S::load(plane + at), S::load(plane + at)); });
-    for (int g = 0; g < G; ++g) inverse.of[g] = scale[g] = inverse_deviation(inverse.of[g], eps);
-    inverse.spread();
-    for_vectors(H, rows, row, [&](Index at, Index, int index, bool wide) {
-      S::store(plane + at, S::mul(S::load(plane + at), inverse.at(index, wide)));
-    });
+  static constexpr Index together = 8;  // rows whose statistics, long chains each, overlap
+
+  // body(first, count) for rows [0, count) in groups that are worked on together
+  template <class Body>
+  LSTMX_INLINE void for_groups(Index count, const Body& body) {
+    for (Index r = 0; r < count; r += together) body(r, count - r < together ? count - r : together);
   }
 
-  // `n`, a normalized row, becomes the gradient by the row that it was made of; d: that by gain * n.
-  static void gates_back(const Real* d, Real* n, Index H, Index rows, Index row, const Real* gain, const Real* scale) {
+  // Up to `together` rows of a plane become normalized; lanes beyond H, where `valid` is 0, become 0. scale(i)[G]: 1 /
+  // the deviations of the i-th row.
+  template <class Scale>
+  static void gates(Real* plane, Index H, Index rows, Index row, Index count, const Real* valid, Real eps,
+                    const Scale& scale) {
+    PerGate mean[together];
+    for (Index i = 0; i < count; ++i)
+      mean[i] = means(H, rows, row + i, [&](Index at, Index, int, bool) { return S::load(plane + at); });
+    for (Index i = 0; i < count; ++i) {
+      for_vectors(H, rows, row + i, [&](Index at, Index unit, int index, bool wide) {
+        S::store(plane + at, S::mul(S::sub(S::load(plane + at), mean[i].at(index, wide)), S::load(valid + unit)));
+      });
+    }
+    for (Index i = 0; i < count; ++i) {
+      mean[i] = means(H, rows, row + i,
+                      [&](Index at, Index, int, bool) { return S::mul(S::load(plane + at), S::load(plane + at)); });
+    }
+    for (Index i = 0; i < count; ++i) {
+      const Vec deviation = S::sqrt(S::add(mean[i].gates(), S::set(eps)));
+      mean[i].set_gates(S::div(S::set(1), deviation));
+      for (int g = 0; g < G; ++g) scale(i)[g] = mean[i].of[g];
+    }
+    for (Index i = 0; i < count; ++i) {
+      for_vectors(H, rows, row + i, [&](Index at, Index, int index, bool wide) {
+        S::store(plane + at, S::mul(S::load(plane + at), mean[i].at(index, wide)));
+      });
+    }
+  }
+
+  // `n`, up to `together` normalized rows, become the gradients by the rows that they were made of; d: those by gain *
+  // n; scale(i)[G] as gates() gave it.
+  template <class Scale>
+  static void gates_back(const Real* d, Real* n, Index H, Index rows, Index row, Index count, const Real* gain,
+                         const Scale& scale) {
     const auto scaled = [&](Index at, Index unit) { return S::mul(S::load(d + at), S::load(gain + unit)); };
-    const PerGate mean = means(H, rows, row, [&](Index at, Index unit, int, bool) { return scaled(at, unit); });
-    const PerGate along =
-        means(H, rows, row, [&](Index at, Index unit, int, bool) { return S::mul(scaled(at, unit), S::load(n + at)); });
-    PerGate inverse;
-    for (int g = 0; g < G; ++g) inverse.of[g] = scale[g];
-    inverse.spread();
-    for_vectors(H, rows, row, [&](Index at, Index unit, int index, bool wide) {
-      const Vec rest = S::sub(scaled(at, unit), mean.at(index, wide));
-      const Vec left = S::fnma(S::load(n + at), along.at(index, wide), rest);
-      S::store(n + at, S::mul(left, inverse.at(index, wide)));
-    });
+    PerGate mean[together], along[together];
+    for (Index i = 0; i < count; ++i) {
+      mean[i] = means(H, rows, row + i, [&](Index at, Index unit, int, bool) { return scaled(at, unit); });
+      along[i] = means(H, rows, row + i,
+                       [&](Index at, Index unit, int, bool) { return S::mul(scaled(at, unit), S::load(n + at)); });
+    }
+    for (Index i = 0; i < count; ++i) {
+      PerGate inverse;
+      for (int g = 0; g < G; ++g) inverse.of[g] = scale(i)[g];
+      inverse.spread();
+      for_vectors(H, rows, row + i, [&](Index at, Index unit, int index, bool wide) {
+        const Vec rest = S::sub(scaled(at, unit), mean[i].at(index, wide));
+        const Vec left = S::fnma(S::load(n + at), along[i].at(index, wide), rest);
+        S::store(n + at, S::mul(left, inverse.at(index, wide)));
+      });
+    }
   }
 
   // A dense row of H numbers becomes normalized; returns 1 / its deviation.
@@ -121,10 +162,14 @@ struct Normalize : Layout<S> {
 
  private:
   LSTMX_INLINE Real sum_of_lanes(Vec v) {
-    Real lanes[W], total = 0;
+    Real lanes[W];
     S::store(lanes, v);
-    for (Real lane : lanes) total += lane;
-    return total;
+    LSTMX_UNROLL
+    for (Index half = W / 2; half > 0; half /= 2) {  // a tree, for the additions to overlap
+      LSTMX_UNROLL
+      for (Index l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+    }
+    return lanes[0];
   }
 
   static Real inverse_deviation(Real variance, Real eps) {

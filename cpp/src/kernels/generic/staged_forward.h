@@ -116,15 +116,18 @@ struct StagedForward : ForwardFrame<S> {
     const Real eps = static_cast<Real>(a.staged.options->eps);
     const Real* bias = a.packed + L::forward_panels(a.size.I, H, a.size.P) + L::unit_params_size(*k.cell, H);
     const Real *gain_ih = bias + plane, *gain_hh = gain_ih + plane, *valid = gain_hh + plane;
-    for (Index r = row; r < row + count; ++r) {
-      Real *x = k.products[0], *h = k.products[1], *scales = k.scales + r * 2 * G;
-      Normalize<S>::gates(x, H, k.gate_rows, r, valid, eps, scales);
-      Normalize<S>::gates(h, H, k.gate_rows, r, valid, eps, scales + G);
-      Normalize<S>::for_vectors(H, k.gate_rows, r, [&](Index at, Index unit, int, bool) {
-        const Vec with_h = S::fma(S::load(h + at), S::load(gain_hh + unit), S::load(bias + unit));
-        S::store(k.gates + at, S::fma(S::load(x + at), S::load(gain_ih + unit), with_h));
-      });
-    }
+    using N = Normalize<S>;
+    N::for_groups(count, [&](Index first, Index rows) {
+      Real *x = k.products[0], *h = k.products[1], *scales = k.scales + (row + first) * 2 * G;
+      N::gates(x, H, k.gate_rows, row + first, rows, valid, eps, [&](Index i) { return scales + i * 2 * G; });
+      N::gates(h, H, k.gate_rows, row + first, rows, valid, eps, [&](Index i) { return scales + i * 2 * G + G; });
+      for (Index r = row + first; r < row + first + rows; ++r) {
+        N::for_vectors(H, k.gate_rows, r, [&](Index at, Index unit, int, bool) {
+          const Vec with_h = S::fma(S::load(h + at), S::load(gain_hh + unit), S::load(bias + unit));
+          S::store(k.gates + at, S::fma(S::load(x + at), S::load(gain_ih + unit), with_h));
+        });
+      }
+    });
   }
 
   // y = weight_hr outputs, or what zoneout makes of it
