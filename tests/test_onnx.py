@@ -219,6 +219,10 @@ CELLS = [
     (lstmx.GRU, {"bias": False, "batch_first": True, "reverse": True}),
     (lstmx.GRU, {"num_layers": 2, "bidirectional": True, "recurrent_dropout": 0.5}),
     (lstmx.GRU, {"bidirectional": True, "merge": "sum", "batch_first": True}),
+    (lstmx.RNN, {}),
+    (lstmx.RNN, {"nonlinearity": "relu", "bias": False, "batch_first": True, "reverse": True}),
+    (lstmx.RNN, {"nonlinearity": "relu", "num_layers": 2, "bidirectional": True}),
+    (lstmx.RNN, {"bidirectional": True, "merge": "sum", "batch_first": True}),
 ]
 
 
@@ -226,18 +230,21 @@ CELLS = [
 @pytest.mark.parametrize(("kind", "options"), CELLS, ids=str)
 def test_other_cells(rng, tmp_path, kind, options, lengths, state) -> None:
     layer = kind(3, 4, **options, rng=rng)
+    scale = 0.4 if "nonlinearity" in options else 1.0  # through relu, h would grow with every step
     with layer.editing() as params:
         for view in params.values():
-            view[...] = draw(rng, *view.shape)
+            view[...] = scale * draw(rng, *view.shape)
     path = tmp_path / "model.onnx"
     lstmx.onnx.export(layer, path, lengths=lengths, state=state)
     onnx.checker.check_model(str(path), full_check=True)
     feeds = feeds_for(rng, layer, path)
-    initial = feeds.get("h_0") if kind is lstmx.GRU else (feeds.get("h_0"), feeds.get("c_0"))
+    initial = (feeds.get("h_0"), feeds.get("c_0")) if kind is lstmx.LSTM else feeds.get("h_0")
     y, final = layer(feeds["x"], initial if state else None, lengths=feeds.get("lengths"))
     results = run(path, feeds)
-    assert list(results) == ["y", "h_n", "c_n"][: 2 if kind is lstmx.GRU else 3]
-    for got, expected in zip(results.values(), (y, final) if kind is lstmx.GRU else (y, *final), strict=True):
+    assert list(results) == ["y", "h_n", "c_n"][: 3 if kind is lstmx.LSTM else 2]
+    for got, expected in zip(
+        results.values(), (y, *final) if kind is lstmx.LSTM else (y, final), strict=True
+    ):
         assert_equal(got, expected)
 
 
@@ -289,6 +296,8 @@ def test_export_refuses(tmp_path) -> None:
             lstmx.onnx.export(lstmx.Sequential(lstmx.LSTM(1, **options)), path)
     with pytest.raises(ValueError, match=r"model: expected a GRU with zoneout=0\.0, got 0\.5"):
         lstmx.onnx.export(lstmx.GRU(1, 4, zoneout=0.5), path)
+    with pytest.raises(ValueError, match=r"model: expected an RNN with connection=None, got 'residual'"):
+        lstmx.onnx.export(lstmx.RNN(1, [4, 4], connection="residual"), path)
 
     own_type = type("Own", (lstmx.Module,), dict.fromkeys(lstmx.Module.__abstractmethods__))
     with pytest.raises(TypeError, match=r"model: expected LSTM, GRU, Linear, .* or Sequential, got Own"):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lstmx.layers import (
         GRU,
         LSTM,
+        RNN,
         BatchNorm,
         Dropout,
         Embedding,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GRU",
     "LSTM",
+    "RNN",
     "BatchNorm",
     "Dropout",
     "Embedding",
@@ -81,6 +83,7 @@ __all__ = [
 _MODULE_OF = {
     "GRU": "layers",
     "LSTM": "layers",
+    "RNN": "layers",
     "BatchNorm": "layers",
     "Dropout": "layers",
     "Embedding": "layers",

@@ -55,6 +55,9 @@ MAKERS = {
     "GRU(4, [3, 5], num_layers=2, bidirectional=True, zoneout=0.25)": lambda: lstmx.GRU(
         4, [3, 5], bidirectional=True, zoneout=0.25, rng=0
     ),
+    "RNN(4, [3, 5], num_layers=2, nonlinearity='relu', zoneout=0.25)": lambda: lstmx.RNN(
+        4, [3, 5], 2, "relu", zoneout=0.25, rng=0
+    ),
     "Sequential(GRU(4, 3), Linear(3, 2))": lambda: lstmx.Sequential(
         lstmx.GRU(4, 3, rng=0), lstmx.Linear(3, 2, rng=0)
     ),
@@ -200,7 +203,7 @@ for _ in range(10_000):
 
 BAD = {
     "no mapping": (["Linear"], "config: expected a mapping, got list"),
-    "unknown type": (LINEAR | {"type": "RNN"}, "config: expected 'type' one of LSTM, .*, got 'RNN'"),
+    "unknown type": (LINEAR | {"type": "Conv"}, "config: expected 'type' one of LSTM, .*, got 'Conv'"),
     "no type": ({"in_features": 2}, "expected 'type' one of .*, got None"),
     "a type that is no text": (LINEAR | {"type": ["Linear"]}, "expected 'type' one of"),
     "missing argument": ({"type": "Linear", "in_features": 2}, "config: .*out_features"),
