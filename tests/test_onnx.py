@@ -300,7 +300,7 @@ def test_export_refuses(tmp_path) -> None:
         lstmx.onnx.export(lstmx.RNN(1, [4, 4], connection="residual"), path)
 
     own_type = type("Own", (lstmx.Module,), dict.fromkeys(lstmx.Module.__abstractmethods__))
-    with pytest.raises(TypeError, match=r"model: expected LSTM, GRU, Linear, .* or Sequential, got Own"):
+    with pytest.raises(TypeError, match=r"model: expected LSTM, GRU, RNN, .* or Sequential, got Own"):
         lstmx.onnx.export(own_type(), path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         lstmx.onnx.export(lstmx.Linear(1, 1), tmp_path / "nowhere" / "model.onnx")

@@ -76,6 +76,10 @@ MAKERS = {
         lstmx.Embedding(6, 3, rng=0), lstmx.LSTM(3, 4, rng=0)
     ),
     "LayerNorm(4)": lambda: lstmx.LayerNorm(4),
+    "Sequential(BatchNorm(4, dtype='float64'), LayerNorm(4, dtype='float64'))": lambda: lstmx.Sequential(
+        lstmx.BatchNorm(4, dtype="float64"), lstmx.LayerNorm(4, dtype="float64")
+    ),
+    "Embedding(6, 3, dtype='float64')": lambda: lstmx.Embedding(6, 3, dtype="float64", rng=0),
     "LayerNorm(4, eps=0.001)": lambda: lstmx.LayerNorm(4, 1e-3),
     "Residual(Sequential(LSTM(4, 3), Dropout(p=0.25), Linear(3, 4)))": lambda: lstmx.Residual(
         lstmx.Sequential(lstmx.LSTM(4, 3, rng=0), lstmx.Dropout(0.25, rng=0), lstmx.Linear(3, 4, rng=0))

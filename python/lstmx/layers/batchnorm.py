@@ -1,7 +1,7 @@
 """BatchNorm: each feature brought to mean 0 and variance 1 over the batch, then scaled and shifted.
 
 Training takes the statistics of its own batch and keeps running ones, as buffers, for inference. The
-statistics of each step alone are `LayerNorm`'s. float32 in and out; between them float64, in blocks of rows.
+statistics of each step alone are `LayerNorm`'s. Between x and y numbers are float64, in blocks of rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstmx._checks import FloatArray, check_bool, check_float, check_int
-from lstmx._inputs import FLOAT32, Spans, as_floats, padded_steps
+from lstmx._inputs import Spans, as_floats, check_dtype, padded_steps
 from lstmx.layers.arena import Parameter, Shape
 from lstmx.layers.blocks import DoubleArray, row_blocks, sum_rows
 from lstmx.layers.module import Backward, Module
@@ -32,6 +32,7 @@ class BatchNorm(Module):
         eps: What is added to the variance.
         momentum: The share of the latest batch in the running statistics, from 0 to 1.
         batch_first: Whether sequences are `[B, T, F]` instead of `[T, B, F]`, which `lengths` must know.
+        dtype: Of parameters, statistics, x and y: "float32" or "float64".
 
     Parameters: `weight [F]`, at first 1, `bias [F]`, at first 0. Buffers: `running_mean [F]`, at first 0,
     `running_var [F]`, at first 1. (PyTorch's `num_batches_tracked` serves its momentum=None only: load its
@@ -59,20 +60,34 @@ class BatchNorm(Module):
     input_size: int
     output_size: int
     batch_first: bool
+    dtype: np.dtype[Any]
 
     def __init__(
-        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, batch_first: bool = False
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        batch_first: bool = False,
+        *,
+        dtype: str = "float32",
     ) -> None:
-        self._configure(num_features, eps, momentum, batch_first)
+        self._configure(num_features, eps, momentum, batch_first, dtype=dtype)
         self._create(None)
 
     def _configure(
-        self, num_features: Any, eps: Any = 1e-5, momentum: Any = 0.1, batch_first: Any = False
+        self,
+        num_features: Any,
+        eps: Any = 1e-5,
+        momentum: Any = 0.1,
+        batch_first: Any = False,
+        *,
+        dtype: Any = "float32",
     ) -> None:
         self.input_size = self.output_size = check_int("num_features", num_features, minimum=1)
         self.eps = check_float("eps", eps, minimum=0.0, exclusive=True)
         self.momentum = check_float("momentum", momentum, minimum=0.0, maximum=1.0)
         self.batch_first = check_bool("batch_first", batch_first)
+        self.dtype = check_dtype("dtype", dtype)
 
     @property
     def num_features(self) -> int:
@@ -87,6 +102,7 @@ class BatchNorm(Module):
             "eps": self.eps,
             "momentum": self.momentum,
             "batch_first": self.batch_first,
+            "dtype": self.dtype.name,
         }
 
     def _parameters(self) -> Iterator[Parameter]:
@@ -143,7 +159,7 @@ class BatchNorm(Module):
 
     def _apply(self, rows: FloatArray, mean: DoubleArray, scale: DoubleArray) -> FloatArray:
         """Return y [N,F] for the statistics given."""
-        y = np.empty(rows.shape, FLOAT32)
+        y = np.empty(rows.shape, rows.dtype)
         factor, bias = scale * self._params["weight"], self._params["bias"]
         for part in row_blocks(rows):
             y[part] = (rows[part] - mean) * factor + bias
@@ -164,7 +180,7 @@ def _spread(rows: FloatArray, padded: NDArray[np.bool_] | None, shape: Shape) ->
     """Undo `_counted`: 0 where there is padding."""
     if padded is None:
         return rows.reshape(shape)
-    array = np.zeros(shape, FLOAT32)
+    array = np.zeros(shape, rows.dtype)
     array[~padded] = rows
     return array
 
@@ -181,7 +197,7 @@ class _BatchNormBackward(Backward):
         self._fixed = fixed
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_floats(name, dy, self._shape)
+        return as_floats(name, dy, self._shape, self._layer.dtype)
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool
@@ -192,14 +208,14 @@ class _BatchNormBackward(Backward):
         d_weight = sum_rows(lambda block, x: block * ((x - mean) * scale), d_rows, rows)
         d_bias = sum_rows(np.asarray, d_rows)
         grads = self._layer.grads
-        grads["weight"] += d_weight.astype(FLOAT32)
-        grads["bias"] += d_bias.astype(FLOAT32)
+        grads["weight"] += d_weight.astype(rows.dtype)
+        grads["bias"] += d_bias.astype(rows.dtype)
         if not need_dx:
             return None, None
         # What each element moves through the statistics of its feature, before the common factor.
         count = math.inf if self._fixed else max(len(rows), 1)
         through_mean, through_var = d_bias / count, scale * d_weight / count
-        dx = np.empty(rows.shape, FLOAT32)
+        dx = np.empty(rows.shape, rows.dtype)
         for part in row_blocks(rows):
             dx[part] = (d_rows[part] - through_mean - (rows[part] - mean) * through_var) * (scale * weight)
         return _spread(dx, padded, self._shape), None
