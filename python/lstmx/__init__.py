@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Module,
         Residual,
         Sequential,
+        fold_batch_norm,
     )
     from lstmx.targets import show_config
     from lstmx.trainer import Trainer
@@ -65,6 +66,7 @@ __all__ = [
     "callbacks",
     "data",
     "files",
+    "fold_batch_norm",
     "forecast",
     "functional",
     "get_num_threads",
@@ -93,6 +95,7 @@ _MODULE_OF = {
     "Module": "layers",
     "Residual": "layers",
     "Sequential": "layers",
+    "fold_batch_norm": "layers",
     "Forecaster": "forecast",
     "History": "history",
     "Trainer": "trainer",

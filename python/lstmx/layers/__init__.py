@@ -10,6 +10,7 @@ from lstmx.layers.batchnorm import BatchNorm
 from lstmx.layers.config import from_config, parameter_shapes
 from lstmx.layers.dropout import Dropout
 from lstmx.layers.embedding import Embedding
+from lstmx.layers.folding import fold_batch_norm
 from lstmx.layers.gru import GRU
 from lstmx.layers.laststep import LastStep
 from lstmx.layers.layernorm import LayerNorm
@@ -39,6 +40,7 @@ __all__ = [
     "Residual",
     "Sequential",
     "Stream",
+    "fold_batch_norm",
     "from_config",
     "parameter_shapes",
 ]
