@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lstmx._checks import FloatArray, check_bool, check_float, check_int
 from lstmx._inputs import Spans, as_floats, check_dtype, padded_steps
 from lstmx.layers.arena import Parameter, Shape
-from lstmx.layers.blocks import DoubleArray, row_blocks, sum_rows
+from lstmx.layers.blocks import DoubleArray, column_sums, row_blocks, sum_rows
 from lstmx.layers.module import Backward, Module
 
 
@@ -143,8 +143,8 @@ class BatchNorm(Module):
         padded = padded_steps(spans, x.shape, self.batch_first)
         rows = _counted(x, padded)
         count = len(rows)
-        mean = sum_rows(np.asarray, rows) / max(count, 1)
-        var = sum_rows(lambda block: np.square(block - mean), rows) / max(count, 1)
+        mean = sum_rows(column_sums, rows) / max(count, 1)
+        var = sum_rows(lambda x: _products(x, x, mean), rows) / max(count, 1)
         scale = 1.0 / np.sqrt(var + self.eps)
         if count > 1:
             self._move("running_mean", mean)
@@ -160,14 +160,24 @@ class BatchNorm(Module):
     def _apply(self, rows: FloatArray, mean: DoubleArray, scale: DoubleArray) -> FloatArray:
         """Return y [N,F] for the statistics given."""
         y = np.empty(rows.shape, rows.dtype)
-        factor, bias = scale * self._params["weight"], self._params["bias"]
+        factor = scale * self._params["weight"]
+        bias = self._params["bias"] - mean * factor
         for part in row_blocks(rows):
-            y[part] = (rows[part] - mean) * factor + bias
+            values = rows[part].astype(np.float64)
+            values *= factor
+            values += bias
+            y[part] = values
         return y
 
     def _move(self, name: str, latest: DoubleArray) -> None:
         running = self._buffers[name]
         running[...] = running + self.momentum * (latest - running)
+
+
+def _products(x: DoubleArray, other: DoubleArray, mean: DoubleArray) -> DoubleArray:
+    """Return the sums over rows of x - mean, written over x, times `other`, which may be x."""
+    x -= mean
+    return column_sums(x, other)
 
 
 def _counted(array: FloatArray, padded: NDArray[np.bool_] | None) -> FloatArray:
@@ -205,8 +215,8 @@ class _BatchNormBackward(Backward):
         assert dy is not None
         rows, padded, mean, scale, weight = self._take()
         d_rows = _counted(dy, padded)
-        d_weight = sum_rows(lambda block, x: block * ((x - mean) * scale), d_rows, rows)
-        d_bias = sum_rows(np.asarray, d_rows)
+        d_weight = sum_rows(lambda x, dy: _products(x, dy, mean), rows, d_rows) * scale
+        d_bias = sum_rows(column_sums, d_rows)
         grads = self._layer.grads
         grads["weight"] += d_weight.astype(rows.dtype)
         grads["bias"] += d_bias.astype(rows.dtype)
@@ -215,7 +225,15 @@ class _BatchNormBackward(Backward):
         # What each element moves through the statistics of its feature, before the common factor.
         count = math.inf if self._fixed else max(len(rows), 1)
         through_mean, through_var = d_bias / count, scale * d_weight / count
+        factor = scale * weight
+        through_mean = (through_mean - mean * through_var) * factor
+        through_var *= factor
         dx = np.empty(rows.shape, rows.dtype)
         for part in row_blocks(rows):
-            dx[part] = (d_rows[part] - through_mean - (rows[part] - mean) * through_var) * (scale * weight)
+            values, d_values = (array[part].astype(np.float64) for array in (rows, d_rows))
+            d_values *= factor
+            values *= through_var
+            values += through_mean
+            d_values -= values
+            dx[part] = d_values
         return _spread(dx, padded, self._shape), None

@@ -14,7 +14,7 @@ import numpy as np
 from lstmx._checks import FloatArray, check_float, check_int
 from lstmx._inputs import Spans, as_floats, check_dtype
 from lstmx.layers.arena import Parameter, Shape
-from lstmx.layers.blocks import DoubleArray, row_blocks
+from lstmx.layers.blocks import DoubleArray, column_sums, row_blocks, row_sums
 from lstmx.layers.module import Backward, Module
 
 
@@ -93,10 +93,10 @@ class LayerNorm(Module):
         for part in row_blocks(rows):
             values = rows[part].astype(np.float64)
             # 1. mean 0
-            mean[part] = np.add.reduce(values, axis=1, keepdims=True) / width
+            mean[part] = row_sums(values) / width
             values -= mean[part]
             # 2. variance 1
-            var = np.add.reduce(np.square(values), axis=1, keepdims=True) / width
+            var = row_sums(values, values) / width
             scale[part] = 1.0 / np.sqrt(var + self.eps)
             values *= scale[part]
             # 3. scaled and shifted
@@ -127,18 +127,20 @@ class _LayerNormBackward(Backward):
         dx = np.empty(rows.shape, rows.dtype) if need_dx else None
         d_weight, d_bias = np.zeros((2, width))
         for part in row_blocks(rows):
-            values = (rows[part] - mean[part]) * scale[part]
-            d_values = d_rows[part].astype(np.float64)
-            # 3. scaled and shifted
-            d_weight += np.add.reduce(d_values * values, axis=0)
-            d_bias += np.add.reduce(d_values, axis=0)
+            values, d_values = (array[part].astype(np.float64) for array in (rows, d_rows))
+            # 3. scaled and shifted; the scale of the values is taken once, into their gradient
+            d_bias += column_sums(d_values)
+            values -= mean[part]
+            d_values *= scale[part]
+            d_weight += column_sums(d_values, values)
             if dx is None:
                 continue
             d_values *= weight
             # 2. variance 1, 1. mean 0: what each element moves through its row's statistics
-            through_mean = np.add.reduce(d_values, axis=1, keepdims=True) / width
-            through_var = np.add.reduce(d_values * values, axis=1, keepdims=True) / width
-            dx[part] = (d_values - through_mean - values * through_var) * scale[part]
+            values *= row_sums(d_values, values) * np.square(scale[part]) / width
+            values += row_sums(d_values) / width
+            d_values -= values
+            dx[part] = d_values
         grads = self._layer.grads
         grads["weight"] += d_weight.astype(rows.dtype)
         grads["bias"] += d_bias.astype(rows.dtype)
