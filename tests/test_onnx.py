@@ -248,6 +248,19 @@ def test_other_cells(rng, tmp_path, kind, options, lengths, state) -> None:
         assert_equal(got, expected)
 
 
+def test_a_folded_batch_norm(rng, tmp_path) -> None:
+    model = lstmx.Sequential(
+        lstmx.BatchNorm(3), lstmx.RNN(3, 4, rng=0), lstmx.BatchNorm(4), lstmx.Linear(4, 2)
+    )
+    model.forward(2 + 3 * draw(rng, 6, 4, 3))  # moves the running statistics
+    path = tmp_path / "model.onnx"
+    with pytest.raises(TypeError, match=r"model\[0\]: .*, got BatchNorm"):
+        lstmx.onnx.export(model, path)
+    lstmx.onnx.export(lstmx.fold_batch_norm(model, lengths=False), path, state=False)
+    x = 2 + 3 * draw(rng, 6, 4, 3)
+    assert_equal(run(path, {"x": x})["y"], model(x)[0])
+
+
 def test_batch_and_time_stay_open(tmp_path) -> None:
     lstmx.onnx.export(lstmx.LSTM(3, 4, batch_first=True), tmp_path / "model.onnx", lengths=True)
     graph = onnx.load(str(tmp_path / "model.onnx")).graph

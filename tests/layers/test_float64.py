@@ -46,6 +46,23 @@ def test_an_lstm_is_the_reference(rng):
             np.testing.assert_allclose(ours, theirs, **CLOSE)
 
 
+@pytest.mark.parametrize("kind", [lstmx.GRU, lstmx.RNN])
+def test_cells_without_c_are_the_reference(rng, kind):
+    layer = kind(3, 5, num_layers=2, bidirectional=True, dtype="float64", rng=0)
+    shapes = (7, 4, 3), (4, 4, 5), (7, 4, 10), (4, 4, 5)
+    x, h_0, dy, dh_n = (rng.standard_normal(shape) for shape in shapes)
+    spans = {"lengths": np.array([7, 2, 0, 5]), "resets": rng.random((7, 4)) < 0.2}
+    y, h_n, backward = layer.forward(x, h_0, **spans)
+    got = [y, h_n, *backward(dy, dh_n), *layer.grads.values()]
+    options = {"cell": getattr(reference, kind.__name__), "num_layers": 2, "bidirectional": True}
+    want_y, final, undo = reference.recurrent(x, layer.params, (h_0,), **options, **spans)
+    dx, d_initial, grads = undo(dy, (dh_n,))
+    want = [want_y, *final, dx, *d_initial, *(grads[name] for name in layer.grads)]
+    for ours, theirs in zip(got, want, strict=True):
+        assert ours.dtype == np.float64
+        np.testing.assert_allclose(ours, theirs, **CLOSE)
+
+
 def test_a_linear_layer_is_the_reference(rng):
     layer = lstmx.Linear(3, 5, dtype="float64", rng=0)
     x, dy = rng.standard_normal((2, 7, 3)), rng.standard_normal((2, 7, 5))

@@ -40,7 +40,8 @@ def fold_batch_norm(model: Module, *, lengths: bool = True) -> Module:
     Returns:
         The copy, its layers in one `Sequential` even if some were in another within it. Calls give the y of
         `model` up to rounding (of numbers as large as the running mean divided by the deviation), the state
-        without the items of what is gone. It is not for training: there it is another model.
+        without the items of what is gone. It is not for training: there it is another model. The ONNX export,
+        which has no `BatchNorm`, takes it if none is left.
 
     Raises:
         TypeError: `model` is not a layer, or `lengths` not a bool.
