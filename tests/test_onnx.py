@@ -219,6 +219,10 @@ CELLS = [
     (lstmx.GRU, {"bias": False, "batch_first": True, "reverse": True}),
     (lstmx.GRU, {"num_layers": 2, "bidirectional": True, "recurrent_dropout": 0.5}),
     (lstmx.GRU, {"bidirectional": True, "merge": "sum", "batch_first": True}),
+    (lstmx.RNN, {}),
+    (lstmx.RNN, {"nonlinearity": "relu", "bias": False, "batch_first": True, "reverse": True}),
+    (lstmx.RNN, {"nonlinearity": "relu", "num_layers": 2, "bidirectional": True}),
+    (lstmx.RNN, {"bidirectional": True, "merge": "sum", "batch_first": True}),
 ]
 
 
@@ -226,19 +230,35 @@ CELLS = [
 @pytest.mark.parametrize(("kind", "options"), CELLS, ids=str)
 def test_other_cells(rng, tmp_path, kind, options, lengths, state) -> None:
     layer = kind(3, 4, **options, rng=rng)
+    scale = 0.4 if "nonlinearity" in options else 1.0  # through relu, h would grow with every step
     with layer.editing() as params:
         for view in params.values():
-            view[...] = draw(rng, *view.shape)
+            view[...] = scale * draw(rng, *view.shape)
     path = tmp_path / "model.onnx"
     lstmx.onnx.export(layer, path, lengths=lengths, state=state)
     onnx.checker.check_model(str(path), full_check=True)
     feeds = feeds_for(rng, layer, path)
-    initial = feeds.get("h_0") if kind is lstmx.GRU else (feeds.get("h_0"), feeds.get("c_0"))
+    initial = (feeds.get("h_0"), feeds.get("c_0")) if kind is lstmx.LSTM else feeds.get("h_0")
     y, final = layer(feeds["x"], initial if state else None, lengths=feeds.get("lengths"))
     results = run(path, feeds)
-    assert list(results) == ["y", "h_n", "c_n"][: 2 if kind is lstmx.GRU else 3]
-    for got, expected in zip(results.values(), (y, final) if kind is lstmx.GRU else (y, *final), strict=True):
+    assert list(results) == ["y", "h_n", "c_n"][: 3 if kind is lstmx.LSTM else 2]
+    for got, expected in zip(
+        results.values(), (y, *final) if kind is lstmx.LSTM else (y, final), strict=True
+    ):
         assert_equal(got, expected)
+
+
+def test_a_folded_batch_norm(rng, tmp_path) -> None:
+    model = lstmx.Sequential(
+        lstmx.BatchNorm(3), lstmx.RNN(3, 4, rng=0), lstmx.BatchNorm(4), lstmx.Linear(4, 2)
+    )
+    model.forward(2 + 3 * draw(rng, 6, 4, 3))  # moves the running statistics
+    path = tmp_path / "model.onnx"
+    with pytest.raises(TypeError, match=r"model\[0\]: .*, got BatchNorm"):
+        lstmx.onnx.export(model, path)
+    lstmx.onnx.export(lstmx.fold_batch_norm(model, lengths=False), path, state=False)
+    x = 2 + 3 * draw(rng, 6, 4, 3)
+    assert_equal(run(path, {"x": x})["y"], model(x)[0])
 
 
 def test_batch_and_time_stay_open(tmp_path) -> None:
@@ -289,9 +309,11 @@ def test_export_refuses(tmp_path) -> None:
             lstmx.onnx.export(lstmx.Sequential(lstmx.LSTM(1, **options)), path)
     with pytest.raises(ValueError, match=r"model: expected a GRU with zoneout=0\.0, got 0\.5"):
         lstmx.onnx.export(lstmx.GRU(1, 4, zoneout=0.5), path)
+    with pytest.raises(ValueError, match=r"model: expected an RNN with connection=None, got 'residual'"):
+        lstmx.onnx.export(lstmx.RNN(1, [4, 4], connection="residual"), path)
 
     own_type = type("Own", (lstmx.Module,), dict.fromkeys(lstmx.Module.__abstractmethods__))
-    with pytest.raises(TypeError, match=r"model: expected LSTM, GRU, Linear, .* or Sequential, got Own"):
+    with pytest.raises(TypeError, match=r"model: expected LSTM, GRU, RNN, .* or Sequential, got Own"):
         lstmx.onnx.export(own_type(), path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         lstmx.onnx.export(lstmx.Linear(1, 1), tmp_path / "nowhere" / "model.onnx")

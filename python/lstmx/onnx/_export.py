@@ -17,17 +17,18 @@ from onnx import TensorProto, helper, numpy_helper
 from lstmx._checks import check_bool
 from lstmx._version import __version__
 from lstmx.files import PathLike, write_atomic
-from lstmx.layers import GRU, LSTM, Dropout, LastStep, Linear, Module, Sequential
+from lstmx.layers import GRU, LSTM, RNN, Dropout, LastStep, Linear, Module, Sequential
+from lstmx.layers.recurrent import Recurrent
 from lstmx.reference import Activation
 
 # Old enough for any run-time of the last years; all that is used here is in it.
 _OPSET, _IR_VERSION = 17, 8
 
 # ONNX's order of the gates: i, o, f, c of our i, f, g, o, with peepholes for i, o, f; z, r, h of our r, z, n.
-_GATES = {LSTM: [0, 3, 1, 2], GRU: [1, 0, 2]}
+_GATES = {LSTM: [0, 3, 1, 2], GRU: [1, 0, 2], RNN: [0]}
 _PEEPHOLES = [0, 2, 1]
 
-_ALIKE = (LSTM, GRU, Linear, LastStep, Dropout)  # what has a counterpart, and containers of it
+_ALIKE = (LSTM, GRU, RNN, Linear, LastStep, Dropout)  # what has a counterpart, and containers of it
 
 
 def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool = True) -> None:
@@ -35,12 +36,12 @@ def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool 
 
     Inputs of the graph, with T and B left open: `x`, float32 `[T, B, I]` (`[B, T, I]` if batch-first,
     `[B, I]` of a model that reads no time); `lengths`, int32 `[B]`, if asked for; for each `LSTM`, `h_0` and
-    `c_0`, `[L*D, B, H]`, and for each `GRU` `h_0`. Outputs: `y`, and for each `LSTM` `h_n` and `c_n`, for
-    each `GRU` `h_n`. States of a layer inside a `Sequential` have its index in front, as its parameters do:
-    `0.h_0`.
+    `c_0`, `[L*D, B, H]`, and for each `GRU` or `RNN` `h_0`. Outputs: `y`, and for each `LSTM` `h_n` and
+    `c_n`, for each `GRU` or `RNN` `h_n`. States of a layer inside a `Sequential` have its index in front, as
+    its parameters do: `0.h_0`.
 
     Args:
-        model: An `LSTM`, `GRU`, `Linear`, `LastStep` or `Dropout`, or a `Sequential` of them.
+        model: An `LSTM`, `GRU`, `RNN`, `Linear`, `LastStep` or `Dropout`, or a `Sequential` of them.
         path: The file to write; its folder must exist.
         lengths: Whether the number of steps of each row is an input, as in the model's call. (ONNX calls it
             `sequence_lens`.)
@@ -49,8 +50,8 @@ def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool 
     Raises:
         TypeError: `model` is not a layer, or holds one that has no counterpart here.
         ValueError: A model of float64; `lengths` of a model that reads no time; a layer that reads time after
-            a `LastStep`; a `LastStep` of both directions; an `LSTM` or `GRU` with layers of different widths,
-            connections, learnt initial states, a projection, clipped cells or zoneout.
+            a `LastStep`; a `LastStep` of both directions; a recurrent layer with layers of different
+            widths, connections, learnt initial states, a projection, clipped cells or zoneout.
         OSError: The file cannot be written; the file that was there is unharmed.
 
     Example:
@@ -88,7 +89,7 @@ class _Exporter:
         for name, prefix, layer in _leaves("model", "", model):
             if layer.batch_first is not None and "T" not in axes:
                 raise ValueError(f"{name}: expected no layer that reads time after LastStep, got {layer!r}")
-            if isinstance(layer, (LSTM, GRU)):
+            if isinstance(layer, Recurrent):
                 _check_options(name, layer)
                 y = self._recurrent(prefix, layer, y)
             elif isinstance(layer, Linear):
@@ -115,8 +116,8 @@ class _Exporter:
 
     # --- layers ---------------------------------------------------------------------------------------------
 
-    def _recurrent(self, prefix: str, layer: LSTM | GRU, x: str) -> str:
-        """Add one node LSTM or GRU a layer, time-major between them (run-times lack layout=1); return y."""
+    def _recurrent(self, prefix: str, layer: Recurrent, x: str) -> str:
+        """Add a node of the cell a layer, time-major between them (run-times lack layout=1); return y."""
         count, directions = layer.num_layers, 2 if layer.bidirectional else 1
         assert isinstance(layer.hidden_size, int)
         state_dims: tuple[int | str, ...] = (count * directions, "B", layer.hidden_size)
@@ -163,8 +164,8 @@ class _Exporter:
             return [state]
         return self._nodes_of("Split", [state, self._ints(f"{state}.split", [directions] * count)], count)
 
-    def _weights(self, prefix: str, layer: LSTM | GRU, k: int, directions: int) -> list[str]:
-        """Return W [D, 4H, I], R [D, 4H, H] and B [D, 8H] ("" without bias) of layer k; of a GRU with 3H."""
+    def _weights(self, prefix: str, layer: Recurrent, k: int, directions: int) -> list[str]:
+        """Return W [D, G, I], R [D, G, H] and B [D, 2G] ("" without bias) of layer k; G is 4H of an LSTM."""
 
         def gathered(kind: str) -> NDArray[np.float32]:
             return _gathered(layer, kind, k, directions, _GATES[type(layer)])
@@ -178,9 +179,9 @@ class _Exporter:
         bias = np.concatenate([gathered("bias_ih"), gathered("bias_hh")], axis=1)
         return [*names, self._constant(f"{prefix}bias_l{k}", bias)]
 
-    def _peepholes(self, prefix: str, layer: LSTM | GRU, k: int, directions: int) -> list[str]:
+    def _peepholes(self, prefix: str, layer: Recurrent, k: int, directions: int) -> list[str]:
         """Return P [D, 3H] of layer k, if there is one."""
-        if isinstance(layer, GRU) or not layer.peephole:
+        if not isinstance(layer, LSTM) or not layer.peephole:
             return []
         array = _gathered(layer, "weight_ch", k, directions, _PEEPHOLES)
         return [self._constant(f"{prefix}weight_ch_l{k}", array)]
@@ -247,7 +248,7 @@ def _leaves(name: str, prefix: str, model: Module) -> Iterator[tuple[str, str, M
         raise TypeError(f"{name}: expected {names} or Sequential, got {type(model).__name__}")
 
 
-def _check_options(name: str, layer: LSTM | GRU) -> None:
+def _check_options(name: str, layer: Recurrent) -> None:
     """Refuse what the operators have no counterpart of."""
     alone = {
         "connection": None,
@@ -259,7 +260,7 @@ def _check_options(name: str, layer: LSTM | GRU) -> None:
     for option, wanted in alone.items():
         got = getattr(layer, option, wanted)
         if got != wanted:
-            kind = "an LSTM" if isinstance(layer, LSTM) else "a GRU"
+            kind = "a GRU" if isinstance(layer, GRU) else f"an {type(layer).__name__}"
             raise ValueError(f"{name}: expected {kind} with {option}={wanted}, got {got!r}")
     if not isinstance(layer.hidden_size, int):
         raise ValueError(f"{name}: expected one hidden_size for all layers, got {list(layer.hidden_size)}")
@@ -269,10 +270,13 @@ def _dims(axes: Sequence[str], width: int | None) -> list[int | str]:
     return [*axes, "F" if width is None else width]
 
 
-def _attributes(layer: LSTM | GRU, directions: int) -> dict[str, Any]:
+def _attributes(layer: Recurrent, directions: int) -> dict[str, Any]:
     """What the operator is told of the cell, where it is not the usual one."""
     if isinstance(layer, GRU):
         return {"linear_before_reset": 1}
+    if isinstance(layer, RNN):
+        return {"activations": [layer.nonlinearity.capitalize()] * directions}
+    assert isinstance(layer, LSTM)
     attributes: dict[str, Any] = {}
     if layer.gate_clip is not None:
         attributes["clip"] = layer.gate_clip
@@ -288,7 +292,7 @@ def _attributes(layer: LSTM | GRU, directions: int) -> dict[str, Any]:
     return attributes
 
 
-def _gathered(layer: LSTM | GRU, kind: str, k: int, directions: int, order: list[int]) -> NDArray[np.float32]:
+def _gathered(layer: Recurrent, kind: str, k: int, directions: int, order: list[int]) -> NDArray[np.float32]:
     """A kind of parameters of layer k, `[D, len(order) * H, ...]`, with the gates in this order."""
     arrays = [layer.params[f"{kind}_{suffix}"] for suffix in (f"l{k}", f"l{k}_reverse")[:directions]]
     parts = np.stack([array.reshape(len(order), -1, *array.shape[1:])[order] for array in arrays])
