@@ -8,10 +8,11 @@ import numpy as np
 
 from lstmx import _core, reference
 from lstmx.reference import GRU, Activation, CellOptions, LstmCell, RnnCell
-from tests.kernels.arrays import assert_same_bits, output
+from tests.kernels.arrays import assert_same_bits, output, placed_input
 from tests.running_error import bounded
 
 PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_ch", "weight_hr")
+ACTIVATION_GRADIENTS = ("dx", "dh_0", "dc_0")
 MASKS = ("keep_h", "keep_c", "h_mask")  # by the names of the kernels
 REFERENCE_MASKS = dict(zip(MASKS, ("zoneout_h", "zoneout_c", "recurrent_mask"), strict=True))
 
@@ -33,7 +34,7 @@ class Variant(NamedTuple):
     def has_cells(self) -> bool:
         return self.kernel not in ("gru", "rnn")
 
-    def plan(self, inputs, hidden, width):
+    def plan(self, inputs, hidden, width, dtype=np.float32):
         """The kernels' plan."""
         options = dict(self.options)
         names = options.pop("activations", ("sigmoid", "tanh", "tanh"))
@@ -41,7 +42,8 @@ class Variant(NamedTuple):
         for kind, function in zip(("gate", "candidate", "output"), functions, strict=True):
             options[kind] = (function.name, function.alpha or 0.0, function.beta or 0.0)
         options["peepholes"] = options.pop("peephole", False)
-        return _core.LstmPlan(inputs, hidden, cell=self.kernel, output_size=width, **options)
+        make = _core.LstmPlan if dtype == np.float32 else _core.LstmPlan64
+        return make(inputs, hidden, cell=self.kernel, output_size=width, **options)
 
 
 def _activations(*names):
@@ -78,11 +80,13 @@ VARIANTS = [
 ]  # fmt: skip
 
 
-def make_case(rng, variant, steps, batch, inputs, hidden, *, spans=True):
-    """Random arrays for one layer; with `spans`, rows of their own lengths (zero among them) and resets."""
+def make_case(rng, variant, steps, batch, inputs, hidden, *, spans=True, without=(), dtype=np.float32):
+    """Random arrays for one layer, the names in `without` being None; with `spans`, rows of their own lengths
+    (zero among them) and resets.
+    """
 
     def normal(*shape, scale=1.0):
-        return (scale * rng.standard_normal(shape)).astype(np.float32)
+        return (scale * rng.standard_normal(shape)).astype(dtype)
 
     rows = variant.cell.gates * hidden
     width = (hidden + 1) // 2 if variant.projects else hidden
@@ -107,19 +111,35 @@ def make_case(rng, variant, steps, batch, inputs, hidden, *, spans=True):
     }
     shapes = {"keep_h": (steps, batch, width), "keep_c": (steps, batch, hidden), "h_mask": (batch, width)}
     for name in variant.masks:  # zeros and ones among them
-        case[name] = np.clip(rng.uniform(-0.3, 1.3, shapes[name]), 0, 1).astype(np.float32)
+        case[name] = np.clip(rng.uniform(-0.3, 1.3, shapes[name]), 0, 1).astype(dtype)
     if not variant.has_cells:
         case |= {"c_0": case["h_0"], "dc_n": None, "dcells": None}
     if spans:
         case["lengths"] = rng.integers(0, steps + 1, batch)
         case["resets"] = rng.random((steps, batch)) < 0.3
-    return case
+    return case | dict.fromkeys(without)
 
 
-def run(variant, case, *, training=True, threads=1, checkpoint_steps=0, without_masks=False, trace=False):
-    """What the kernels of the active target make of a case: outputs and, in training, all gradients."""
+def run(
+    variant,
+    case,
+    *,
+    training=True,
+    threads=1,
+    checkpoint_steps=0,
+    trace=False,
+    layouts=None,
+    unwanted=(),
+    initial=0.0,
+):
+    """What the kernels of the active target make of a case: outputs and, in training, all gradients.
+
+    `layouts` names the memory layout of arrays [T,B,*]; `unwanted` the gradients not asked for; the parameter
+    gradients start at `initial`. Nothing outside the outputs may be written.
+    """
     steps, batch, inputs = case["x"].shape
-    width, hidden = case["weight_hh"].shape[1], case["c_0"].shape[1]
+    dtype = case["x"].dtype
+    width, hidden = case["weight_hh"].shape[1], case["weight_ih"].shape[0] // variant.cell.gates
     shapes = {
         "y": (steps, batch, width),
         "h_n": (batch, width),
@@ -131,9 +151,11 @@ def run(variant, case, *, training=True, threads=1, checkpoint_steps=0, without_
     }
     if trace:
         shapes["gates"] = (steps, batch, 4 * hidden)
-    placed = {name: output(shape) for name, shape in shapes.items()}
+    layouts = {} if layouts is None else layouts
+    placed = {name: output(shape, layouts.get(name, "contiguous"), dtype) for name, shape in shapes.items()}
     out = {name: p.array for name, p in placed.items()}
-    plan = variant.plan(inputs, hidden, width)
+    case = case | {name: placed_input(case[name], layout) for name, layout in layouts.items() if name in case}
+    plan = variant.plan(inputs, hidden, width, dtype)
     given = [case[name] for name in ("x", "h_0", "c_0", "lengths", "resets")]
     masks = {name: case[name] for name in MASKS if training or name != "h_mask"}
     tape = plan.forward(
@@ -154,22 +176,23 @@ def run(variant, case, *, training=True, threads=1, checkpoint_steps=0, without_
     gradients = {}
     if training:
         gradients = {
-            f"d_{name}": None if case[name] is None else np.zeros(case[name].shape, np.float32)
+            f"d_{name}": None if case[name] is None else np.full(case[name].shape, initial, dtype)
             for name in PARAMETERS
         }
         before = out["y"].copy()
         d_parameters = list(gradients.values())
+        wanted = [name for name in ACTIVATION_GRADIENTS if name not in unwanted]
         tape.backward(
             *(case["x"], out["y"], case["h_0"], case["dy"], case["dh_n"], case["dc_n"]),
-            *(out[name] for name in ("dx", "dh_0", "dc_0")),
+            *(out[name] if name in wanted else None for name in ACTIVATION_GRADIENTS),
             *(*d_parameters[:4], threads, *d_parameters[4:]),
             dcells=case["dcells"],
             **masks,
         )
         assert_same_bits("y after backward", out["y"], before)
-        names += ["dx", "dh_0", "dc_0"]
-    for name in names:
-        placed[name].check(name)
+        names += wanted
+    for name, p in placed.items():
+        p.check(name)
     return {name: out[name] for name in names} | {n: g for n, g in gradients.items() if g is not None}
 
 
