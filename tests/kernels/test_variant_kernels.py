@@ -7,6 +7,8 @@ is bit for bit the same for any threads, checkpoints, chunks, batch and neighbou
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from tests.kernels.variant_case import (
 from tests.tolerances import assert_close
 
 SIZES = [(1, 1, 1, 1), (3, 5, 2, 3), (7, 6, 9, 17), (2, 13, 5, 20), (5, 3, 17, 33), (4, 9, 3, 16)]
+CELLS = Path(__file__).parents[2] / "cpp/src/kernels/cells.inc"
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 BY_NAME = {variant.name: variant for variant in VARIANTS}
 BY_TIME = ("x", "dy", "dcells", "keep_h", "keep_c", "resets", "y", "cells", "dx")  # [T,B,...]
@@ -41,6 +44,11 @@ def some_variants(*names):
 
 # together all cells and options that change what the drivers do
 of_each_kind = some_variants("everything", "everything_but_a_projection", "gru_with_masks", "rnn_with_masks")
+
+
+def test_every_cell_of_the_core_is_here():
+    names = re.findall(r"^LSTMX_CELL\((\w+), ", CELLS.read_text(), re.MULTILINE)
+    assert set(names) == {"lstm", *(variant.kernel for variant in VARIANTS)}
 
 
 def compare(variant, got, want):
