@@ -275,6 +275,33 @@ def test_parameter_gradients_are_added_to_what_is_there(target, rng, variant):
             np.testing.assert_allclose(added[f"d_{name}"], fresh[f"d_{name}"] + 3.0, rtol=1e-5, atol=1e-5)
 
 
+@some_variants("gru", "gru_with_masks")
+def test_cells_of_the_gru_are_its_h(target, dtype, rng, variant):
+    case = make_case(rng, variant, 5, 6, 3, 19, dtype=dtype)
+    case |= {"dcells": 2 * case["dy"], "dc_n": 2 * case["dh_n"]}
+    summed = case | {"dy": 3 * case["dy"], "dh_n": 3 * case["dh_n"], "dcells": None, "dc_n": None}
+    got, want = run(variant, case), run(variant, summed)
+    assert_same_bits("cells", got["cells"], got["y"])
+    assert_same_bits("c_n", got["c_n"], got["h_n"])
+    for result in (got, want):
+        result["dh_0"] = result["dh_0"] + result["dc_0"]
+    for name in got.keys() - {"dc_0"}:
+        np.testing.assert_allclose(got[name], want[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@some_variants("rnn", "rnn_with_masks")
+def test_cells_of_the_plain_recurrent_cell_are_zeros(target, dtype, rng, variant):
+    """Whatever their gradients are, nothing comes of them, but where a row has no step."""
+    case = make_case(rng, variant, 5, 6, 3, 19, dtype=dtype)
+    given = case | {"dcells": np.ones((5, 6, 19), dtype), "dc_n": np.ones((6, 19), dtype)}
+    got, want = run(variant, given), run(variant, case)
+    assert not got["cells"].any()
+    stepped = case["lengths"] > 0
+    assert not got["dc_0"][stepped].any()
+    for name in got.keys() - {"dc_0"}:
+        assert_same_bits(name, got[name], want[name])
+
+
 class TestNeverRead:
     @of_each_kind
     @pytest.mark.parametrize("sizes", [(7, 9, 5, 17), (60, 19, 7, 21)], ids=str)

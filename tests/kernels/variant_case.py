@@ -68,7 +68,7 @@ VARIANTS = [
         Activation("leaky_relu", 0.3),
         Activation("scaled_tanh", 1.7, 0.6),
     )),
-    Variant("affine_and_threshold", _activations(
+    Variant("clip_of_a_falling_function", {"gate_clip": 0.9} | _activations(
         "sigmoid", Activation("affine", -0.5, 0.1), "thresholded_relu",
     )),
     Variant("everything", _EVERYTHING, MASKS, projects=True),
