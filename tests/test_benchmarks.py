@@ -28,6 +28,7 @@ import report  # noqa: E402
 import shapes  # noqa: E402
 import sweep  # noqa: E402
 import torch_step  # noqa: E402
+import variants  # noqa: E402
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is missing: nothing was compared with it"
@@ -231,6 +232,36 @@ def test_the_shapes_script_refuses_wrong_input(arguments, message):
     assert message in result.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", variants.SHAPES, ids=lambda case: f"{case.T},{case.B},{case.I},{case.H}")
+def test_no_variant_takes_much_longer_than_the_plain_cell(case):
+    """Forward and backward; others' load may spoil an attempt, hardly three."""
+    left = variants.VARIANTS
+    for _ in range(3):
+        ratios = {row["variant"]: row["ratio"]["plain"] for row in variants.measure(case, 9, left)}
+        left = [variant for variant in left if ratios[variant.name]["median"] > variants.LIMIT]
+        if not left:
+            return
+    pytest.fail(f"beyond {variants.LIMIT} three times: { {v.name: ratios[v.name] for v in left} }")
+
+
+def test_a_wrong_variant_is_not_timed():
+    class Wrong(variants.Variant):
+        def spec(self):
+            return variants.PLAIN.spec()
+
+    with pytest.raises(Disagreement, match="y: wrong is off"):
+        list(variants.measure(TINY, 1, [Wrong("wrong", {"coupled": True})]))
+
+
+def test_every_variant_is_measured():
+    rows = list(variants.measure(TINY, 2))
+    assert [row["variant"] for row in rows] == [variant.name for variant in variants.VARIANTS]
+    for row in rows:
+        assert 0 < row["ratio"]["plain"]["low"] <= row["ratio"]["plain"]["median"]
+        assert min(row["seconds"].values()) > 0
+
+
 # --- the gate ---------------------------------------------------------------------------------------------
 
 
@@ -402,6 +433,23 @@ def test_the_page_shows_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "read_results", {"torch_step": {"rows": [row]}}.get)
     line = "| sine | 20,50,10,10 |  | 1 | 600 | 900 | 300 | 1.50 | 1.50 | 1.50 | 3.0 | 2 | **no** |"
     assert line in report.write().read_text()
+
+
+def test_the_page_shows_variants(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "PAGE", tmp_path / "page.md")
+    rows = [
+        {
+            "shape": "1,2,3,4",
+            "variant": name,
+            "seconds": {"plain": 2e-4, "variant": 2e-4 * ratio},
+            "ratio": {"plain": {"median": ratio, "low": 1.0, "high": 2.0}},
+        }
+        for name, ratio in (("one", 1.3), ("two", 1.4))
+    ]
+    monkeypatch.setattr(report, "read_results", {"variants": {"limit": 1.35, "rows": rows}}.get)
+    text = report.write().read_text()
+    assert "| 1,2,3,4 | one | 200 | 260 | 1.30 | 1.00 | 2.00 | yes |" in text
+    assert "| 1,2,3,4 | two | 200 | 280 | 1.40 | 1.00 | 2.00 | **no** |" in text
 
 
 def test_rows_of_another_machine_are_not_kept(tmp_path, monkeypatch):

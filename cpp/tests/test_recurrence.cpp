@@ -1,7 +1,11 @@
-// Forward and backward of every target against plain loops in double, without Python: outputs, final states and, by
-// central differences of a random projection, all gradients. Small sizes; the Python tests cover the many.
+// Forward and backward of every target, cell and scalar against plain loops in double, without Python: outputs and, by
+// central differences of a random projection, all gradients, with lengths, resets and masks. Small sizes; the Python
+// tests cover the many.
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <random>
+#include <type_traits>
 #include <vector>
 
 #include "../src/kernels/dispatch.h"
@@ -12,129 +16,244 @@ using namespace lstmx;
 
 namespace {
 
-using Floats = std::vector<float>;
+constexpr double no_clip = std::numeric_limits<double>::infinity();
+constexpr Activation logistic{Function::sigmoid, 0, 0}, tangent{Function::tanh, 0, 0};
+constexpr VariantOptions plain{false, false, no_clip, no_clip, logistic, tangent, tangent};
 
-struct Case {
-  Index T, B, I, H;
-  Floats x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh;
-  Floats dy, dh_n, dc_n;  // the projection whose gradients are taken
+struct Form {
+  Cell cell = Cell::lstm;
+  VariantOptions options = plain;
+  bool projects = false, masked = false, spans = false;  // spans: lengths and resets
+
+  Index blocks() const { return cell == Cell::gru ? 3 : cell == Cell::rnn ? 1 : 4; }
+  bool has_cells() const { return cell == Cell::lstm || cell == Cell::variant; }
 };
 
-Floats random_floats(std::mt19937& generator, Index n, float scale) {
-  std::uniform_real_distribution<float> draw(-scale, scale);
-  Floats out(static_cast<std::size_t>(n));
-  for (float& value : out) value = draw(generator);
-  return out;
-}
+template <class Real>
+struct Case {
+  using Numbers = std::vector<Real>;
+  Form form;
+  Index T, B, I, H, P;
+  Numbers x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh, weight_ch, weight_hr;
+  Numbers dy, dh_n, dc_n;  // the projection whose gradients are taken
+  Numbers keep_h, keep_c, h_mask;
+  std::vector<std::int64_t> lengths;
+  std::vector<unsigned char> resets;
+};
 
-Case make_case(Index T, Index B, Index I, Index H) {
+template <class Real>
+Case<Real> make_case(const Form& form, Index T, Index B, Index I, Index H) {
   std::mt19937 g(static_cast<unsigned>(T + 10 * B + 100 * I + 1000 * H));
-  return {T,
-          B,
-          I,
-          H,
-          random_floats(g, T * B * I, 1),
-          random_floats(g, B * H, 1),
-          random_floats(g, B * H, 1),
-          random_floats(g, 4 * H * I, 0.5f),
-          random_floats(g, 4 * H * H, 0.5f),
-          random_floats(g, 4 * H, 0.5f),
-          random_floats(g, 4 * H, 0.5f),
-          random_floats(g, T * B * H, 1),
-          random_floats(g, B * H, 1),
-          random_floats(g, B * H, 1)};
+  const auto draw = [&g](Index n, Real low, Real high) {
+    std::uniform_real_distribution<Real> uniform(low, high);
+    std::vector<Real> out(static_cast<std::size_t>(n));
+    for (Real& value : out) value = uniform(g);
+    return out;
+  };
+  const Index P = form.projects ? (H + 1) / 2 : H, rows = form.blocks() * H;
+  const Real half = Real(0.5);
+  Case<Real> k{};
+  k.form = form;
+  k.T = T, k.B = B, k.I = I, k.H = H, k.P = P;
+  k.x = draw(T * B * I, -1, 1);
+  k.h_0 = draw(B * P, -1, 1);
+  k.c_0 = form.has_cells() ? draw(B * H, -1, 1) : k.h_0;
+  k.weight_ih = draw(rows * I, -half, half);
+  k.weight_hh = draw(rows * P, -half, half);
+  k.bias_ih = draw(rows, -half, half);
+  k.bias_hh = draw(rows, -half, half);
+  if (form.options.peepholes) k.weight_ch = draw(3 * H, -half, half);
+  if (form.projects) k.weight_hr = draw(P * H, -half, half);
+  k.dy = draw(T * B * P, -1, 1);
+  k.dh_n = draw(B * P, -1, 1);
+  if (form.has_cells()) k.dc_n = draw(B * H, -1, 1);
+  if (form.masked) {
+    k.keep_h = draw(T * B * P, 0, 1);
+    if (form.has_cells()) k.keep_c = draw(T * B * H, 0, 1);
+    k.h_mask = draw(B * P, 0, 2);
+  }
+  if (form.spans) {
+    for (Index b = 0; b < B; ++b) k.lengths.push_back((b * 3 + 1) % (T + 1));
+    for (Index n = 0; n < T * B; ++n) k.resets.push_back(n % 5 == 2);
+  }
+  return k;
 }
 
 double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+double clipped(double x, double most) { return std::min(most, std::max(-most, x)); }
 
 // sum(dy * y) + sum(dh_n * h_n) + sum(dc_n * c_n), and y itself if wanted
-double projection(const Case& k, std::vector<double>* y_out = nullptr) {
+template <class Real>
+double projection(const Case<Real>& k, std::vector<double>* y_out = nullptr) {
+  const VariantOptions& o = k.form.options;
+  const Index H = k.H, P = k.P;
   double total = 0.0;
   for (Index b = 0; b < k.B; ++b) {
-    std::vector<double> h(k.h_0.begin() + b * k.H, k.h_0.begin() + (b + 1) * k.H);
-    std::vector<double> c(k.c_0.begin() + b * k.H, k.c_0.begin() + (b + 1) * k.H);
-    for (Index t = 0; t < k.T; ++t) {
-      std::vector<double> z(static_cast<std::size_t>(4 * k.H));
-      for (Index r = 0; r < 4 * k.H; ++r) {
-        z[r] = double(k.bias_ih[r]) + k.bias_hh[r];
-        for (Index i = 0; i < k.I; ++i) z[r] += double(k.weight_ih[r * k.I + i]) * k.x[(t * k.B + b) * k.I + i];
-        for (Index i = 0; i < k.H; ++i) z[r] += double(k.weight_hh[r * k.H + i]) * h[i];
+    std::vector<double> h(k.h_0.begin() + b * P, k.h_0.begin() + (b + 1) * P);
+    std::vector<double> c(k.c_0.begin() + b * H, k.c_0.begin() + (b + 1) * H);
+    for (Index t = 0; t < (k.lengths.empty() ? k.T : k.lengths[b]); ++t) {
+      if (!k.resets.empty() && k.resets[t * k.B + b]) {
+        std::fill(h.begin(), h.end(), 0.0);
+        std::fill(c.begin(), c.end(), 0.0);
       }
-      for (Index j = 0; j < k.H; ++j) {
-        c[j] = sigmoid(z[k.H + j]) * c[j] + sigmoid(z[j]) * std::tanh(z[2 * k.H + j]);
-        h[j] = sigmoid(z[3 * k.H + j]) * std::tanh(c[j]);
-        total += k.dy[(t * k.B + b) * k.H + j] * h[j];
-        if (y_out) (*y_out)[(t * k.B + b) * k.H + j] = h[j];
+      // the products with x and with h, apart, each with its bias
+      std::vector<double> from_x(static_cast<std::size_t>(k.form.blocks() * H)), from_h(from_x), out(c);
+      for (Index r = 0; r < k.form.blocks() * H; ++r) {
+        from_x[r] = k.bias_ih[r];
+        from_h[r] = k.bias_hh[r];
+        for (Index i = 0; i < k.I; ++i) from_x[r] += double(k.weight_ih[r * k.I + i]) * k.x[(t * k.B + b) * k.I + i];
+        for (Index i = 0; i < P; ++i)
+          from_h[r] += k.weight_hh[r * P + i] * h[i] * (k.h_mask.empty() ? 1.0 : double(k.h_mask[b * P + i]));
+      }
+      const auto z = [&](Index gate, Index j) { return from_x[gate * H + j] + from_h[gate * H + j]; };
+      const auto gate_of = [&](double x) { return sigmoid(clipped(x, o.gate_clip)); };
+      for (Index j = 0; j < H; ++j) {
+        if (k.form.cell == Cell::rnn) {
+          out[j] = std::tanh(z(0, j));
+        } else if (k.form.cell == Cell::gru) {
+          const double n = std::tanh(from_x[2 * H + j] + sigmoid(z(0, j)) * from_h[2 * H + j]), u = sigmoid(z(1, j));
+          out[j] = (1.0 - u) * n + u * h[j];
+        } else {
+          const auto peephole = [&](Index e) { return o.peepholes ? double(k.weight_ch[e * H + j]) : 0.0; };
+          const double input = gate_of(z(0, j) + peephole(0) * c[j]);
+          const double forget = o.coupled ? 1.0 - input : gate_of(z(1, j) + peephole(1) * c[j]);
+          const double candidate = std::tanh(clipped(z(2, j), o.gate_clip));
+          const double cell = clipped(forget * c[j] + input * candidate, o.cell_clip);
+          out[j] = gate_of(z(3, j) + peephole(2) * cell) * std::tanh(cell);
+          const double kept = k.keep_c.empty() ? 0.0 : double(k.keep_c[(t * k.B + b) * H + j]);
+          c[j] = kept * c[j] + (1.0 - kept) * cell;
+        }
+      }
+      for (Index j = 0; j < P; ++j) {
+        double value = k.form.projects ? 0.0 : out[j];
+        for (Index u = 0; k.form.projects && u < H; ++u) value += k.weight_hr[j * H + u] * out[u];
+        const double kept = k.keep_h.empty() ? 0.0 : double(k.keep_h[(t * k.B + b) * P + j]);
+        h[j] = kept * h[j] + (1.0 - kept) * value;
+        total += k.dy[(t * k.B + b) * P + j] * h[j];
+        if (y_out) (*y_out)[(t * k.B + b) * P + j] = h[j];
       }
     }
-    for (Index j = 0; j < k.H; ++j) total += k.dh_n[b * k.H + j] * h[j] + k.dc_n[b * k.H + j] * c[j];
+    for (Index j = 0; j < P; ++j) total += k.dh_n[b * P + j] * h[j];
+    for (Index j = 0; j < H && k.form.has_cells(); ++j) total += k.dc_n[b * H + j] * c[j];
   }
   return total;
 }
 
 // the analytic gradient of every `stride`-th element of `values` against a central difference
-void check_gradient(Case& k, Floats Case::* values, const Floats& gradient, std::size_t stride) {
+template <class Real>
+void check_gradient(Case<Real>& k, std::vector<Real> Case<Real>::* values, const std::vector<Real>& gradient,
+                    std::size_t stride) {
+  constexpr bool narrow = std::is_same_v<Real, float>;
   for (std::size_t n = 0; n < gradient.size(); n += stride) {
-    float& value = (k.*values)[n];
-    const float kept = value, step = 1.0f / 128;
+    Real& value = (k.*values)[n];
+    const Real kept = value, step = narrow ? Real(1) / 128 : Real(1e-5);
     value = kept + step;
     const double above = projection(k), upper = value;
     value = kept - step;
     const double below = projection(k), lower = value;
     value = kept;
     const double numeric = (above - below) / (upper - lower);
-    CHECK(std::abs(numeric - gradient[n]) < 2e-3 * (1.0 + std::abs(numeric)));
+    CHECK(std::abs(numeric - gradient[n]) < (narrow ? 2e-3 : 1e-8) * (1.0 + std::abs(numeric)));
   }
 }
 
-void check_case(Index T, Index B, Index I, Index H, int threads, Index checkpoint_steps = 0) {
-  Case k = make_case(T, B, I, H);
-  const auto zeros = [](Index n) { return Floats(static_cast<std::size_t>(n), 0.0f); };
-  Floats y = zeros(T * B * H), h_n = zeros(B * H), c_n = zeros(B * H);
-  RecurrentPlan<float> plan(Cell::lstm, I, H);
-  RecurrentCall<float> call{};
+template <class Real>
+void check_case(const Form& form, Index T, Index B, Index I, Index H, int threads, Index checkpoint_steps = 0) {
+  Case<Real> k = make_case<Real>(form, T, B, I, H);
+  const Index P = k.P;
+  const auto zeros = [](std::size_t n) { return std::vector<Real>(n, Real(0)); };
+  const auto or_null = [](auto& numbers) { return numbers.empty() ? nullptr : numbers.data(); };
+  auto y = zeros(k.dy.size()), h_n = zeros(k.h_0.size()), c_n = zeros(k.c_0.size());
+  RecurrentPlan<Real> plan(form.cell, I, H, P, form.options);
+  RecurrentCall<Real> call{};
   call.T = T;
   call.B = B;
   call.x = {k.x.data(), B * I, I};
   call.h_0 = k.h_0.data();
   call.c_0 = k.c_0.data();
-  call.y = {y.data(), B * H, H};
+  call.lengths = or_null(k.lengths);
+  call.resets = or_null(k.resets);
+  call.reset_step = B;
+  call.reset_row = 1;
+  call.y = {y.data(), B * P, P};
   call.h_n = h_n.data();
   call.c_n = c_n.data();
+  call.keep_h = {or_null(k.keep_h), B * P, P};
+  call.keep_c = {or_null(k.keep_c), B * H, H};
+  call.h_mask = or_null(k.h_mask);
   call.checkpoint_steps = checkpoint_steps;
   call.threads = threads;
-  const RecurrentWeights<float> weights{k.weight_ih.data(), k.weight_hh.data(), k.bias_ih.data(), k.bias_hh.data()};
+  const RecurrentWeights<Real> weights{k.weight_ih.data(), k.weight_hh.data(),   k.bias_ih.data(),
+                                       k.bias_hh.data(),   or_null(k.weight_ch), or_null(k.weight_hr)};
   const auto tape = plan.forward(1, weights, call, true);
 
   std::vector<double> exact(y.size());
   projection(k, &exact);
-  for (std::size_t n = 0; n < y.size(); ++n) CHECK(std::abs(y[n] - exact[n]) < 2e-6);
+  const double near = std::is_same_v<Real, float> ? 2e-6 : 1e-14;
+  for (std::size_t n = 0; n < y.size(); ++n) CHECK(std::abs(y[n] - exact[n]) < near);
 
-  Floats dx = zeros(T * B * I), dh_0 = zeros(B * H), dc_0 = zeros(B * H);
-  Floats d_weight_ih = zeros(4 * H * I), d_weight_hh = zeros(4 * H * H), d_bias_ih = zeros(4 * H),
-         d_bias_hh = zeros(4 * H);
-  RecurrentBackward<float> backward{};
+  auto dx = zeros(k.x.size()), dh_0 = zeros(k.h_0.size()), dc_0 = zeros(k.c_0.size());
+  auto d_weight_ih = zeros(k.weight_ih.size()), d_weight_hh = zeros(k.weight_hh.size());
+  auto d_bias_ih = zeros(k.bias_ih.size()), d_bias_hh = zeros(k.bias_hh.size());
+  auto d_weight_ch = zeros(k.weight_ch.size()), d_weight_hr = zeros(k.weight_hr.size());
+  RecurrentBackward<Real> backward{};
   backward.x = call.x;
-  backward.y = {y.data(), B * H, H};
+  backward.y = {y.data(), B * P, P};
   backward.h_0 = k.h_0.data();
-  backward.dy = {k.dy.data(), B * H, H};
+  backward.dy = {k.dy.data(), B * P, P};
   backward.dh_n = k.dh_n.data();
-  backward.dc_n = k.dc_n.data();
+  backward.dc_n = or_null(k.dc_n);
   backward.dx = {dx.data(), B * I, I};
   backward.dh_0 = dh_0.data();
   backward.dc_0 = dc_0.data();
-  backward.gradients = {d_weight_ih.data(), d_weight_hh.data(), d_bias_ih.data(), d_bias_hh.data()};
+  backward.gradients = {d_weight_ih.data(), d_weight_hh.data(),   d_bias_ih.data(),
+                        d_bias_hh.data(),   or_null(d_weight_ch), or_null(d_weight_hr)};
   backward.threads = threads;
+  backward.staged.keep_h = call.keep_h;
+  backward.staged.keep_c = call.keep_c;
+  backward.staged.h_mask = call.h_mask;
   tape->backward(backward);
   CHECK(throws<std::logic_error>([&] { tape->backward(backward); }, "already called"));
 
-  check_gradient(k, &Case::x, dx, 3);
-  check_gradient(k, &Case::h_0, dh_0, 2);
-  check_gradient(k, &Case::c_0, dc_0, 2);
-  check_gradient(k, &Case::weight_ih, d_weight_ih, 7);
-  check_gradient(k, &Case::weight_hh, d_weight_hh, 11);
-  check_gradient(k, &Case::bias_ih, d_bias_ih, 3);
-  check_gradient(k, &Case::bias_hh, d_bias_hh, 3);
+  if (!form.has_cells()) {  // h is c
+    for (std::size_t n = 0; n < dh_0.size(); ++n) dh_0[n] += dc_0[n];
+    dc_0.clear();
+  }
+  check_gradient(k, &Case<Real>::x, dx, 3);
+  check_gradient(k, &Case<Real>::h_0, dh_0, 2);
+  check_gradient(k, &Case<Real>::c_0, dc_0, 2);
+  check_gradient(k, &Case<Real>::weight_ih, d_weight_ih, 7);
+  check_gradient(k, &Case<Real>::weight_hh, d_weight_hh, 11);
+  check_gradient(k, &Case<Real>::bias_ih, d_bias_ih, 3);
+  check_gradient(k, &Case<Real>::bias_hh, d_bias_hh, 3);
+  check_gradient(k, &Case<Real>::weight_ch, d_weight_ch, 2);
+  check_gradient(k, &Case<Real>::weight_hr, d_weight_hr, 5);
+}
+
+template <class Real>
+void check_cells() {
+  VariantOptions all = plain;
+  all.coupled = all.peepholes = true;
+  all.gate_clip = 6;  // clips reach no element here: a difference across a kink is none
+  all.cell_clip = 5;
+  const Form forms[] = {
+      {Cell::lstm},
+      {Cell::lstm, plain, false, false, true},
+      {Cell::variant, all, true, true, true},
+      {Cell::variant, all, false, true},
+      {Cell::gru},
+      {Cell::gru, plain, false, true, true},
+      {Cell::rnn, plain, false, true, true},
+  };
+  for (const Form& form : forms) {
+    for (const int threads : {1, 2}) {
+      check_case<Real>(form, 1, 1, 1, 1, threads);
+      check_case<Real>(form, 3, 2, 5, 7, threads);
+      check_case<Real>(form, 2, 9, 3, 17, threads);
+      check_case<Real>(form, 4, 1, 8, 16, threads);
+      check_case<Real>(form, 5, 3, 4, 9, threads, 2);
+    }
+  }
 }
 
 // positions in descending order of length, equal ones in the order given; pieces as sequences of their own
@@ -150,21 +269,24 @@ void check_rows() {
   CHECK(piece.count() == 4 && piece.schedule().alive[0] == 3 && piece.schedule().length[0] == 2);
 }
 
+void check_sizes() {
+  const auto refuses = [](Index I, Index H, Index P, const char* name) {
+    return throws<std::invalid_argument>([=] { RecurrentPlan<float>(Cell::lstm, I, H, P, plain); }, name);
+  };
+  CHECK(refuses(0, 4, 4, "input_size"));
+  CHECK(refuses(4, Index{1} << 40, 4, "hidden_size"));
+  CHECK(refuses(4, 4, 5, "output_size"));
+}
+
 }  // namespace
 
 int main() {
   for (const TargetKernels* target : supported_targets()) {
     set_active_target(target->name);
-    for (const int threads : {1, 2}) {
-      check_case(1, 1, 1, 1, threads);
-      check_case(3, 2, 5, 7, threads);
-      check_case(2, 9, 3, 17, threads);
-      check_case(4, 1, 8, 16, threads);
-      check_case(5, 3, 4, 9, threads, 2);
-    }
+    check_cells<float>();
+    check_cells<double>();
   }
   check_rows();
-  CHECK(throws<std::invalid_argument>([] { RecurrentPlan<float>(Cell::lstm, 0, 4); }, "input_size"));
-  CHECK(throws<std::invalid_argument>([] { RecurrentPlan<float>(Cell::lstm, 4, Index{1} << 40); }, "hidden_size"));
+  check_sizes();
   return 0;
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.kernels import variant_case
 from tests.kernels.lstm_case import ACTIVATION_GRADIENTS, PARAMETERS, make_case, run
 from tests.kernels.test_lengths_and_resets import spanned
 
@@ -43,3 +44,43 @@ def test_gradients(target, rng, sizes, which, checkpoint_steps):
             expected = (ahead - behind) / (2 * STEP)
             scale = 1.0 + np.abs(gradient * direction).sum()
             assert abs(float((gradient * direction).sum()) - expected) <= TOLERANCE * scale, name
+
+
+def variant_projection(variant, case):
+    """As `projection`, with sum(dcells * cells); in training, which has all masks."""
+    got = variant_case.run(variant, case)
+    given = {"y": case["dy"], "h_n": case["dh_n"], "c_n": case["dc_n"], "cells": case["dcells"]}
+    return sum(float((given[name] * got[name]).sum()) for name in given if given[name] is not None)
+
+
+@pytest.mark.parametrize("spans", [False, True], ids=["full", "spans"])
+@pytest.mark.parametrize("variant", variant_case.VARIANTS, ids=lambda variant: variant.name)
+def test_gradients_of_variants(target, rng, variant, spans):
+    """Of three directions one may cross a kink, which a clip or a relu has."""
+    case = variant_case.make_case(rng, variant, 4, 3, 5, 19, spans=spans, dtype=np.float64)
+    gradients = variant_case.run(variant, case, checkpoint_steps=2 if spans else 0)
+    names = {
+        name: f"d_{name}"
+        for name in (*variant_case.PARAMETERS, *variant_case.GAINS)
+        if case[name] is not None
+    }
+    names |= dict(zip(("x", "h_0", "c_0"), ACTIVATION_GRADIENTS, strict=True))
+    together = {}
+    if not variant.has_cells:  # h is c
+        together = {"h_0": ("h_0", "c_0")}
+        gradients["dh_0"] = gradients["dh_0"] + gradients["dc_0"]
+        del names["c_0"]
+    for name, gradient_name in names.items():
+        gradient, errors = gradients[gradient_name], []
+        for _ in range(3):
+            direction = rng.standard_normal(case[name].shape)
+            ahead, behind = (
+                variant_projection(
+                    variant,
+                    case | {n: case[n] + sign * STEP * direction for n in together.get(name, (name,))},
+                )
+                for sign in (1, -1)
+            )
+            scale = 1.0 + np.abs(gradient * direction).sum()
+            errors.append(abs(float((gradient * direction).sum()) - (ahead - behind) / (2 * STEP)) / scale)
+        assert np.median(errors) <= TOLERANCE, (name, errors)

@@ -8,11 +8,12 @@ import numpy as np
 
 from lstmx import _core, reference
 from lstmx.reference import GRU, Activation, CellOptions, LayerNormLstmCell, LstmCell, RnnCell
-from tests.kernels.arrays import assert_same_bits, output
+from tests.kernels.arrays import assert_same_bits, output, placed_input
 from tests.running_error import bounded
 
 PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_ch", "weight_hr")
 GAINS = ("gain_ih", "gain_hh", "gain_c", "bias_c")  # of layer normalization
+ACTIVATION_GRADIENTS = ("dx", "dh_0", "dc_0")
 MASKS = ("keep_h", "keep_c", "h_mask")  # by the names of the kernels
 REFERENCE_MASKS = dict(zip(MASKS, ("zoneout_h", "zoneout_c", "recurrent_mask"), strict=True))
 
@@ -39,7 +40,7 @@ class Variant(NamedTuple):
     def has_cells(self) -> bool:
         return self.kernel not in ("gru", "rnn")
 
-    def plan(self, inputs, hidden, width):
+    def plan(self, inputs, hidden, width, dtype=np.float32):
         """The kernels' plan."""
         options = dict(self.options)
         names = options.pop("activations", ("sigmoid", "tanh", "tanh"))
@@ -47,7 +48,8 @@ class Variant(NamedTuple):
         for kind, function in zip(("gate", "candidate", "output"), functions, strict=True):
             options[kind] = (function.name, function.alpha or 0.0, function.beta or 0.0)
         options["peepholes"] = options.pop("peephole", False)
-        return _core.LstmPlan(inputs, hidden, cell=self.kernel, output_size=width, **options)
+        make = _core.LstmPlan if dtype == np.float32 else _core.LstmPlan64
+        return make(inputs, hidden, cell=self.kernel, output_size=width, **options)
 
 
 def _activations(*names):
@@ -72,13 +74,15 @@ VARIANTS = [
         Activation("leaky_relu", 0.3),
         Activation("scaled_tanh", 1.7, 0.6),
     )),
-    Variant("affine_and_threshold", _activations(
+    Variant("clip_of_a_falling_function", {"gate_clip": 0.9} | _activations(
         "sigmoid", Activation("affine", -0.5, 0.1), "thresholded_relu",
     )),
     Variant("everything", _EVERYTHING, MASKS, projects=True),
     Variant("everything_but_a_projection", _EVERYTHING, MASKS),
     Variant("layer_norm", {"layer_norm": True, "eps": 1e-2}),
-    Variant("layer_norm_of_everything", _EVERYTHING | {"layer_norm": True, "eps": 1e-2}, MASKS, projects=True),
+    Variant(
+        "layer_norm_of_everything", _EVERYTHING | {"layer_norm": True, "eps": 1e-2}, MASKS, projects=True
+    ),
     Variant("gru", {}, kernel="gru"),
     Variant("gru_with_masks", {}, ("keep_h", "h_mask"), kernel="gru"),
     Variant("rnn", _activations("tanh", "tanh", "tanh"), kernel="rnn"),
@@ -86,11 +90,13 @@ VARIANTS = [
 ]  # fmt: skip
 
 
-def make_case(rng, variant, steps, batch, inputs, hidden, *, spans=True):
-    """Random arrays for one layer; with `spans`, rows of their own lengths (zero among them) and resets."""
+def make_case(rng, variant, steps, batch, inputs, hidden, *, spans=True, without=(), dtype=np.float32):
+    """Random arrays for one layer, the names in `without` being None; with `spans`, rows of their own lengths
+    (zero among them) and resets.
+    """
 
     def normal(*shape, scale=1.0):
-        return (scale * rng.standard_normal(shape)).astype(np.float32)
+        return (scale * rng.standard_normal(shape)).astype(dtype)
 
     rows = variant.cell.gates * hidden
     width = (hidden + 1) // 2 if variant.projects else hidden
@@ -102,7 +108,7 @@ def make_case(rng, variant, steps, batch, inputs, hidden, *, spans=True):
         "bias_hh": normal(rows),
         "weight_ch": normal(3 * hidden) if variant.options.get("peephole") else None,
         "weight_hr": normal(width, hidden, scale=1 / np.sqrt(hidden)) if variant.projects else None,
-        **{name: None for name in GAINS},
+        **dict.fromkeys(GAINS),
         "x": normal(steps, batch, inputs),
         "h_0": normal(batch, width),
         "c_0": normal(batch, hidden),
@@ -116,7 +122,7 @@ def make_case(rng, variant, steps, batch, inputs, hidden, *, spans=True):
     }
     shapes = {"keep_h": (steps, batch, width), "keep_c": (steps, batch, hidden), "h_mask": (batch, width)}
     for name in variant.masks:  # zeros and ones among them
-        case[name] = np.clip(rng.uniform(-0.3, 1.3, shapes[name]), 0, 1).astype(np.float32)
+        case[name] = np.clip(rng.uniform(-0.3, 1.3, shapes[name]), 0, 1).astype(dtype)
     if variant.options.get("layer_norm"):
         case |= {name: 1 + normal(4 * hidden, scale=0.3) for name in GAINS[:2]}
         case |= {name: 1 + normal(hidden, scale=0.3) for name in GAINS[2:]}
@@ -125,13 +131,29 @@ def make_case(rng, variant, steps, batch, inputs, hidden, *, spans=True):
     if spans:
         case["lengths"] = rng.integers(0, steps + 1, batch)
         case["resets"] = rng.random((steps, batch)) < 0.3
-    return case
+    return case | dict.fromkeys(without)
 
 
-def run(variant, case, *, training=True, threads=1, checkpoint_steps=0, without_masks=False, trace=False):
-    """What the kernels of the active target make of a case: outputs and, in training, all gradients."""
+def run(
+    variant,
+    case,
+    *,
+    training=True,
+    threads=1,
+    checkpoint_steps=0,
+    trace=False,
+    layouts=None,
+    unwanted=(),
+    initial=0.0,
+):
+    """What the kernels of the active target make of a case: outputs and, in training, all gradients.
+
+    `layouts` names the memory layout of arrays [T,B,*]; `unwanted` the gradients not asked for; the parameter
+    gradients start at `initial`. Nothing outside the outputs may be written.
+    """
     steps, batch, inputs = case["x"].shape
-    width, hidden = case["weight_hh"].shape[1], case["c_0"].shape[1]
+    dtype = case["x"].dtype
+    width, hidden = case["weight_hh"].shape[1], case["weight_ih"].shape[0] // variant.cell.gates
     shapes = {
         "y": (steps, batch, width),
         "h_n": (batch, width),
@@ -143,9 +165,11 @@ def run(variant, case, *, training=True, threads=1, checkpoint_steps=0, without_
     }
     if trace:
         shapes["gates"] = (steps, batch, 4 * hidden)
-    placed = {name: output(shape) for name, shape in shapes.items()}
+    layouts = {} if layouts is None else layouts
+    placed = {name: output(shape, layouts.get(name, "contiguous"), dtype) for name, shape in shapes.items()}
     out = {name: p.array for name, p in placed.items()}
-    plan = variant.plan(inputs, hidden, width)
+    case = case | {name: placed_input(case[name], layout) for name, layout in layouts.items() if name in case}
+    plan = variant.plan(inputs, hidden, width, dtype)
     given = [case[name] for name in ("x", "h_0", "c_0", "lengths", "resets")]
     masks = {name: case[name] for name in MASKS if training or name != "h_mask"}
     tape = plan.forward(
@@ -167,23 +191,24 @@ def run(variant, case, *, training=True, threads=1, checkpoint_steps=0, without_
     gradients = {}
     if training:
         gradients = {
-            f"d_{name}": None if case[name] is None else np.zeros(case[name].shape, np.float32)
+            f"d_{name}": None if case[name] is None else np.full(case[name].shape, initial, dtype)
             for name in (*PARAMETERS, *GAINS)
         }
         before = out["y"].copy()
         d_parameters = list(gradients.values())
+        wanted = [name for name in ACTIVATION_GRADIENTS if name not in unwanted]
         tape.backward(
             *(case["x"], out["y"], case["h_0"], case["dy"], case["dh_n"], case["dc_n"]),
-            *(out[name] for name in ("dx", "dh_0", "dc_0")),
+            *(out[name] if name in wanted else None for name in ACTIVATION_GRADIENTS),
             *(*d_parameters[:4], threads, *d_parameters[4:6]),
             dcells=case["dcells"],
             **masks,
             **{f"d_{name}": gradients[f"d_{name}"] for name in GAINS},
         )
         assert_same_bits("y after backward", out["y"], before)
-        names += ["dx", "dh_0", "dc_0"]
-    for name in names:
-        placed[name].check(name)
+        names += wanted
+    for name, p in placed.items():
+        p.check(name)
     return {name: out[name] for name in names} | {n: g for n, g in gradients.items() if g is not None}
 
 
