@@ -18,7 +18,7 @@ def convert(module: nn.Module) -> list[str]:
     """Make every `torch.nn.LSTM` in a module an `LSTM` of this one, in place.
 
     The objects stay and only change their class: parameters, optimisers over them, hooks and references are
-    as before. Only modules of exactly that class, float32, on the CPU and without projections are changed.
+    as before. Only modules of exactly that class, on the CPU and float32 or float64 are changed.
 
     Args:
         module: Any module; it may be an LSTM itself.
@@ -41,14 +41,14 @@ def convert(module: nn.Module) -> list[str]:
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
     names = []
     for name, child in module.named_modules():
-        if type(child) is nn.LSTM and child.proj_size == 0 and all(map(_is_float32_cpu, child.parameters())):
+        if type(child) is nn.LSTM and all(map(_is_computable, child.parameters())):
             child.__class__ = LSTM  # type: ignore[assignment]
             names.append(name)
     return names
 
 
-def _is_float32_cpu(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+def _is_computable(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.float32, torch.float64) and tensor.device.type == "cpu"
 
 
 def from_torch(module: nn.Module | list[nn.Module] | tuple[nn.Module, ...]) -> layers.Module:
