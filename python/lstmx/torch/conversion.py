@@ -60,7 +60,7 @@ def from_torch(module: nn.Module | list[nn.Module] | tuple[nn.Module, ...]) -> l
             output of the one before, without the states of an LSTM, as in `lstmx.Sequential`.
 
     Returns:
-        A layer of its own, with a copy of the weights as float32.
+        A layer of its own, with a copy of the weights: as float64 if that is what they are, else as float32.
 
     Raises:
         TypeError: A module of another kind.
@@ -73,20 +73,22 @@ def from_torch(module: nn.Module | list[nn.Module] | tuple[nn.Module, ...]) -> l
     """
     if isinstance(module, (list, tuple)) or type(module) in (nn.Sequential, nn.ModuleList):
         return layers.Sequential(*map(from_torch, module))  # type: ignore[arg-type]
-    layer = _empty_layer(module)
-    layer.load_state_dict({n: w.detach().to("cpu", torch.float32) for n, w in module.state_dict().items()})
+    weights = module.state_dict() if isinstance(module, nn.Module) else {}
+    dtype = torch.float64 if any(w.dtype == torch.float64 for w in weights.values()) else torch.float32
+    layer = _empty_layer(module, str(dtype).removeprefix("torch."))
+    layer.load_state_dict({name: w.detach().to("cpu", dtype) for name, w in weights.items()})
     return layer
 
 
-def _empty_layer(module: Any) -> layers.Module:
+def _empty_layer(module: Any, dtype: str) -> layers.Module:
     kind = type(module)
     if kind in (nn.LSTM, LSTM, nn.GRU):
         names = "input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional"
-        options = {name: getattr(module, name) for name in names}
+        options = {name: getattr(module, name) for name in names} | {"dtype": dtype}
         options["dropout"] = module.dropout if module.num_layers > 1 else 0.0
         return layers.GRU(**options) if kind is nn.GRU else layers.LSTM(**options, proj_size=module.proj_size)
     if kind is nn.Linear:
-        return layers.Linear(module.in_features, module.out_features, module.bias is not None)
+        return layers.Linear(module.in_features, module.out_features, module.bias is not None, dtype=dtype)
     if kind is nn.Dropout:
         return layers.Dropout(module.p)
     raise TypeError(

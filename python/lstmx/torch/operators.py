@@ -30,6 +30,7 @@ _Weights: TypeAlias = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor
 _Arrays: TypeAlias = tuple[FloatArray, FloatArray, FloatArray | None, FloatArray | None, FloatArray | None]
 
 _PLANS = {torch.float32: _core.LstmPlan, torch.float64: _core.LstmPlan64}
+_NONE = None, None
 _BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
@@ -199,21 +200,19 @@ class _Layout(NamedTuple):
         array = np.empty(shape, dtype)
         return array[::-1] if self.reverse and self.packing is None else array
 
-    def deliver(self, room: FloatArray) -> Tensor:
+    def deliver(self, room: FloatArray) -> FloatArray:
         """Return what was written into `room` in the caller's order: the same memory, unless packed."""
         if self.packing is not None:
-            array = room.reshape(-1, room.shape[2]).take(self.packing.packed, 0)
-        else:
-            array = room[::-1] if self.reverse else room
-        return torch.from_numpy(array)
+            return room.reshape(-1, room.shape[2]).take(self.packing.packed, 0)
+        return room[::-1] if self.reverse else room
 
 
-_PLAIN = _Layout(False, None), _Layout(True, None)
+_FORWARD, _REVERSE = _Layout(False, None), _Layout(True, None)
 
 
 def _layout(batch_sizes: Tensor | None, reverse: bool) -> _Layout:
     if batch_sizes is None:
-        return _PLAIN[reverse]
+        return _REVERSE if reverse else _FORWARD
     return _Layout(reverse, _packing(batch_sizes.numpy().tobytes(), reverse))
 
 
@@ -228,14 +227,15 @@ def _dense(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> FloatArr
     return as_dense(name, array, shape, array.dtype)
 
 
-def _state(name: str, tensor: Tensor | None, batch: int, width: int) -> FloatArray | None:
-    return None if tensor is None else _dense(name, tensor, (1, batch, width))[0]  # type: ignore[index]
+def _row(array: FloatArray | None) -> FloatArray | None:
+    """A state [1,B,*] as [B,*]."""
+    return None if array is None else array[0]
 
 
-def _check(*tensors: Tensor | None) -> None:
-    """Refuse what is not on the CPU or of one dtype; `tensors` are the first ones of `lstm`, in its order."""
-    dtype = tensors[0].dtype if tensors[0] is not None and tensors[0].dtype in _PLANS else torch.float32
-    for name, tensor in zip(("input", "h_0", "c_0", *_WEIGHTS), tensors, strict=True):
+def _check(x: Tensor, *others: Tensor | None) -> None:
+    """Refuse what is not float32 or float64, the same everywhere, on the CPU; in the order of `_Inputs`."""
+    dtype = x.dtype if x.dtype in _PLANS else torch.float32
+    for name, tensor in zip(("input", "h_0", "c_0", *_WEIGHTS), (x, *others), strict=True):
         if tensor is not None and (tensor.dtype != dtype or tensor.device.type != "cpu"):
             raise RuntimeError(f"{name}: expected {dtype} on cpu, got {tensor.dtype} on {tensor.device}")
 
@@ -246,32 +246,43 @@ def _forward(
     """Return y, h_n and c_n, and the tape if `record`; shapes are those of the operator."""
     cell = _cell_of(weights)
     version, (weight_ih, weight_hh, bias_ih, bias_hh, weight_hr) = cell.read(weights)
-    inputs = layout.read("input", x)
+    inputs, threads = layout.read("input", x), _core.get_num_threads()
     steps, batch, _ = inputs.shape
-    size, width, dtype = cell.size, cell.width, cell.dtype
-    room = layout.room((steps, batch, width), dtype)
-    h_n, c_n = np.empty((1, batch, width), dtype), np.empty((1, batch, size), dtype)
-    tape = cell.plan.forward(
-        version,
-        weight_ih,
-        weight_hh,
-        bias_ih,
-        bias_hh,
-        inputs,
-        _state("h_0", h_0, batch, width),
-        _state("c_0", c_0, batch, size),
-        None if layout.packing is None else layout.packing.lengths,
-        None,
-        room,
-        h_n[0],
-        c_n[0],
-        record,
-        0,
-        _core.get_num_threads(),
-        weight_hr=weight_hr,
-    )
+    h_shape, c_shape = (1, batch, cell.width), (1, batch, cell.size)
+    h, c = _dense("h_0", h_0, h_shape), _dense("c_0", c_0, c_shape)
+    done = None
+    if layout is _FORWARD and weight_hr is None:  # nothing but arrays as they are: the core's short way
+        state = None if h is None and c is None else (h, c)
+        arrays = weight_ih, weight_hh, bias_ih, bias_hh, inputs, state
+        done = cell.plan.call(version, *arrays, False, record, 0, threads)
+    if done is not None:
+        y, (h_n, c_n), tape = done
+        room = y
+    else:
+        room = layout.room((steps, batch, cell.width), cell.dtype)
+        h_n, c_n = np.empty(h_shape, cell.dtype), np.empty(c_shape, cell.dtype)
+        tape = cell.plan.forward(
+            version,
+            weight_ih,
+            weight_hh,
+            bias_ih,
+            bias_hh,
+            inputs,
+            _row(h),
+            _row(c),
+            None if layout.packing is None else layout.packing.lengths,
+            None,
+            room,
+            h_n[0],
+            c_n[0],
+            record,
+            0,
+            threads,
+            weight_hr=weight_hr,
+        )
+        y = layout.deliver(room)
     kept = None if tape is None else _Tape(tape, inputs, room)
-    return layout.deliver(room), torch.from_numpy(h_n), torch.from_numpy(c_n), kept
+    return torch.from_numpy(y), torch.from_numpy(h_n), torch.from_numpy(c_n), kept
 
 
 def _backward(
@@ -294,33 +305,53 @@ def _backward(
         assert tape is not None
     dy, dh_n, dc_n = gradients
     core, inputs, outputs = tape
+    dtype, threads = outputs.dtype, _core.get_num_threads()
     _, batch, width = outputs.shape
-    size, dtype = weights[0].shape[0] // 4, outputs.dtype
-    room = layout.room(inputs.shape, dtype) if need_dx else None
-    dh_0 = dc_0 = None
-    if need_dstate:
-        dh_0, dc_0 = np.empty((1, batch, width), dtype), np.empty((1, batch, size), dtype)
-    d_weights = [None if w is None else np.zeros(w.shape, dtype) for w in weights]
+    h_shape, c_shape = (1, batch, width), (1, batch, weights[0].shape[0] // 4)
+    h, dh, dc = _dense("h_0", h_0, h_shape), _dense("dh_n", dh_n, h_shape), _dense("dc_n", dc_n, c_shape)
+    d_outputs = None if dy is None else layout.read("dy", dy)
+    d_weights: list[Any] = [None if w is None else np.zeros(w.shape, dtype) for w in weights]
     d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, d_weight_hr = d_weights
-    core.backward(
-        inputs,
-        outputs,
-        _state("h_0", h_0, batch, width),
-        None if dy is None else layout.read("dy", dy),
-        _state("dh_n", dh_n, batch, width),
-        _state("dc_n", dc_n, batch, size),
-        room,
-        None if dh_0 is None else dh_0[0],
-        None if dc_0 is None else dc_0[0],
-        d_weight_ih,  # type: ignore[arg-type]
-        d_weight_hh,  # type: ignore[arg-type]
-        d_bias_ih,
-        d_bias_hh,
-        _core.get_num_threads(),
-        d_weight_hr=d_weight_hr,
-    )
-    dx = None if room is None else layout.deliver(room)
-    return [dx, *(None if d is None else torch.from_numpy(d) for d in (dh_0, dc_0, *d_weights))]
+    if layout is _FORWARD and d_weight_hr is None:
+        dx, dstate = core.call(
+            inputs,
+            outputs,
+            h,
+            d_outputs,
+            dh,
+            dc,
+            False,
+            need_dx,
+            need_dstate,
+            d_weight_ih,
+            d_weight_hh,
+            d_bias_ih,
+            d_bias_hh,
+            threads,
+        )
+        dh_0, dc_0 = dstate or _NONE
+    else:
+        room = layout.room(inputs.shape, dtype) if need_dx else None
+        dh_0, dc_0 = (np.empty(h_shape, dtype), np.empty(c_shape, dtype)) if need_dstate else _NONE
+        core.backward(
+            inputs,
+            outputs,
+            _row(h),
+            d_outputs,
+            _row(dh),
+            _row(dc),
+            room,
+            _row(dh_0),
+            _row(dc_0),
+            d_weight_ih,
+            d_weight_hh,
+            d_bias_ih,
+            d_bias_hh,
+            threads,
+            d_weight_hr=d_weight_hr,
+        )
+        dx = None if room is None else layout.deliver(room)
+    return [None if d is None else torch.from_numpy(d) for d in (dx, dh_0, dc_0, *d_weights)]
 
 
 # --- the operator -------------------------------------------------------------------------------------------
@@ -510,8 +541,8 @@ def _gradients(ctx: Any, *gradients: Tensor | None) -> Any:
     tape = ctx.__dict__.pop("tape", None)  # at once: of two threads only one gets it
     need = ctx.needs_input_grad
     needs = need[0], need[1] or need[2]
-    d = _backward(gradients, x, h_0, c_0, weights, ctx.layout, tape, *needs)
-    return *(gradient if needed else None for gradient, needed in zip(d, need, strict=False)), None
+    # autograd drops the gradients of weights that need none
+    return *_backward(gradients, x, h_0, c_0, weights, ctx.layout, tape, *needs), None
 
 
 _refuse_twice = once_differentiable(_gradients)
@@ -564,7 +595,7 @@ def recur(
     batch_sizes: Tensor | None = None,
     reverse: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return `(y, h_n, c_n)` of one layer in one direction; arguments are those of `_lstm_cpu`."""
+    """Return `(y, h_n, c_n)` of one layer in one direction; arguments are those of `_Inputs`."""
     inputs, dtype = (x, *states, *weights), x.dtype
     if (
         not torch.compiler.is_compiling()
