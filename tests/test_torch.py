@@ -1,7 +1,8 @@
 """lstmx.torch beside PyTorch's own modules: results, gradients, compilers, copies, conversions, refusals.
 
-What is compared are float32 results of two libraries, by the tolerances that PyTorch has for its own
-(`torch.testing.assert_close`); how far the kernels are from the truth is tested in tests/kernels.
+What is compared are results of two libraries, by the tolerances that PyTorch has for its own
+(`torch.testing.assert_close`), and gradients with finite differences (`torch.autograd.gradcheck`); how far
+the kernels are from the truth is tested in tests/kernels.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from lstmx.torch import operators  # noqa: E402
 
 STEPS, BATCH, INPUTS, HIDDEN = 5, 4, 3, 6
 LENGTHS = [3, 5, 1, 3]
+
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
 
 @pytest.fixture(autouse=True)
@@ -80,25 +83,50 @@ def results_and_gradients(module, x, hx=None, packing=None):
     outputs = flat(result)
     generator = torch.Generator().manual_seed(1)
     loss = sum(
-        (t * torch.randn(t.shape, generator=generator)).sum() for t in outputs if t.is_floating_point()
+        (t * torch.randn(t.shape, generator=generator, dtype=t.dtype)).sum()
+        for t in outputs
+        if t.is_floating_point()
     )
     leaves = [x, *(hx or ()), *module.parameters()]
     return [*outputs, *torch.autograd.grad(loss, leaves)]
 
 
-def make_input(batch_first=False, unbatched=False):
+def make_input(batch_first=False, unbatched=False, dtype=None):
     if unbatched:
-        return torch.randn(STEPS, INPUTS)
-    return torch.randn((BATCH, STEPS, INPUTS) if batch_first else (STEPS, BATCH, INPUTS))
+        return torch.randn(STEPS, INPUTS, dtype=dtype)
+    return torch.randn((BATCH, STEPS, INPUTS) if batch_first else (STEPS, BATCH, INPUTS), dtype=dtype)
 
 
 def make_states(module, rows=(BATCH,)):
     ways = module.num_layers * (2 if module.bidirectional else 1)
-    return tuple(torch.randn(ways, *rows, module.hidden_size) for _ in range(2))
+    widths = module.proj_size or module.hidden_size, module.hidden_size
+    return tuple(torch.randn(ways, *rows, width, dtype=module.weight_ih_l0.dtype) for width in widths)
+
+
+def packing_of(kind, batch_first=False):
+    """How results_and_gradients packs the input of this kind; None: not at all."""
+    if not kind.startswith("packed"):
+        return None
+    in_order = kind == "packed_sorted"
+    lengths = sorted(LENGTHS, reverse=True) if in_order else LENGTHS
+    return lambda x: pack_padded_sequence(x, lengths, batch_first, enforce_sorted=in_order)
+
+
+def assert_all_close(got, expected):
+    for mine, true in zip(got, expected, strict=True):
+        assert_close(mine, true)
 
 
 ways = pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "both_ways"])
 layers = pytest.mark.parametrize("num_layers", [1, 2])
+kinds = pytest.mark.parametrize("kind", ["batch", "unbatched", "packed", "packed_sorted"])
+dtypes = pytest.mark.parametrize("torch_dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+# of modules: the kinds of cells that the core has
+cells = pytest.mark.parametrize(
+    "options",
+    [{}, {"proj_size": 2}, {"dtype": torch.float64}, {"dtype": torch.float64, "proj_size": 2}],
+    ids=["float32", "projection", "float64", "float64_projection"],
+)
 
 
 class TestLSTM:
@@ -107,25 +135,84 @@ class TestLSTM:
     @pytest.mark.parametrize("batch_first", [False, True], ids=["time_first", "batch_first"])
     @pytest.mark.parametrize("bias", [False, True], ids=["no_bias", "bias"])
     @pytest.mark.parametrize("states", [False, True], ids=["zeros", "states"])
-    @pytest.mark.parametrize("kind", ["batch", "unbatched", "packed", "packed_sorted"])
+    @kinds
     def test_agrees_with_pytorch(self, num_layers, bidirectional, batch_first, bias, states, kind, path):
         theirs, ours = twins(INPUTS, HIDDEN, num_layers, bias, batch_first, bidirectional=bidirectional)
         x = make_input(batch_first, kind == "unbatched")
-        packing = None
-        if kind.startswith("packed"):
-            in_order = kind == "packed_sorted"
-            lengths = sorted(LENGTHS, reverse=True) if in_order else LENGTHS
-
-            def packing(x):
-                return pack_padded_sequence(x, lengths, batch_first, enforce_sorted=in_order)
-
         hx = make_states(ours, () if kind == "unbatched" else (BATCH,)) if states else None
-        expected = results_and_gradients(theirs, x, hx, packing)
-        got = results_and_gradients(ours, x, hx, packing)
-        assert len(got) == len(expected)
-        for mine, true in zip(got, expected, strict=True):
-            assert_close(mine, true)
+        packing = packing_of(kind, batch_first)
+        expected, got = (results_and_gradients(m, x, hx, packing) for m in (theirs, ours))
+        assert_all_close(got, expected)
         assert got[0].stride() == expected[0].stride()
+
+    @layers
+    @ways
+    @kinds
+    @pytest.mark.parametrize("bias", [False, True], ids=["no_bias", "bias"])
+    @cells
+    def test_cells_agree_with_pytorch(self, num_layers, bidirectional, kind, bias, options, path):
+        theirs, ours = twins(INPUTS, HIDDEN, num_layers, bias, bidirectional=bidirectional, **options)
+        x = make_input(unbatched=kind == "unbatched", dtype=options.get("dtype"))
+        hx = make_states(ours, () if kind == "unbatched" else (BATCH,))
+        packing = packing_of(kind)
+        expected, got = (results_and_gradients(m, x, hx, packing) for m in (theirs, ours))
+        assert_all_close(got, expected)
+        assert got[0].dtype == expected[0].dtype
+
+    @layers
+    @ways
+    @pytest.mark.parametrize("kind", ["batch", "unbatched", "packed"])
+    @pytest.mark.parametrize("proj_size", [0, 1])
+    def test_gradcheck(self, num_layers, bidirectional, kind, proj_size, path):
+        options = {"bidirectional": bidirectional, "proj_size": proj_size, "dtype": torch.float64}
+        lstm = lstmx.torch.LSTM(2, 2, num_layers, **options)
+        rows, packing = () if kind == "unbatched" else (2,), kind == "packed"
+        x = torch.randn(3, *rows, 2, dtype=torch.float64)
+        names, parameters = zip(*lstm.named_parameters(), strict=True)
+
+        def call(x, h_0, c_0, *weights):
+            x = pack_padded_sequence(x, [2, 3], enforce_sorted=False) if packing else x
+            given = dict(zip(names, weights, strict=True))
+            result = flat(torch.func.functional_call(lstm, given, (x, (h_0, c_0))))
+            return tuple(t for t in result if t.is_floating_point())
+
+        leaves = [t.detach().requires_grad_() for t in (x, *make_states(lstm, rows), *parameters)]
+        assert torch.autograd.gradcheck(call, leaves)
+
+    @cells
+    def test_strides(self, options, path):
+        """Of x, states, and gradients (those of a sum have none): only what kernels cannot read is copied."""
+        theirs, ours = twins(INPUTS, HIDDEN, **options)
+        dtype, width = options.get("dtype"), options.get("proj_size", HIDDEN)
+        x = torch.randn(INPUTS, 2 * BATCH, STEPS, dtype=dtype).permute(2, 1, 0)[:, ::2]
+        results = []
+        for module in (theirs, ours):
+            h_0, c_0 = (torch.ones(1, 1, n, dtype=dtype, requires_grad=True) for n in (width, HIDDEN))
+            leaf = x.detach().requires_grad_()
+            y, (h_n, c_n) = module(leaf, (h_0.expand(1, BATCH, width), c_0.expand(1, BATCH, HIDDEN)))
+            (y.sum() + h_n.sum() + c_n.sum()).backward()
+            results.append([y, h_n, c_n, *(t.grad for t in (leaf, h_0, c_0, *module.parameters()))])
+        assert_all_close(*reversed(results))
+
+    @pytest.mark.parametrize("made", ["double", "float"])
+    def test_made_another_dtype(self, made, path):
+        """After a call, so that everything that was packed is of the other dtype."""
+        theirs, ours = twins(INPUTS, HIDDEN, 2, proj_size=2)
+        for module in (theirs, ours):
+            module(make_input())
+            module.double()(make_input().double())
+            if made != "double":
+                module.float()
+        x = make_input(dtype=torch.float64 if made == "double" else None)
+        assert_all_close(results_and_gradients(ours, x), results_and_gradients(theirs, x))
+
+    def test_default_dtype(self):
+        torch.set_default_dtype(torch.float64)
+        try:
+            y, _ = lstmx.torch.LSTM(INPUTS, HIDDEN)(make_input())
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert y.dtype == torch.float64
 
     @layers
     @pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
@@ -152,26 +239,6 @@ class TestLSTM:
         assert isinstance(output, PackedSequence)
         for got, given in zip(output[1:], packed[1:], strict=True):
             assert_close(got, given)
-
-    def test_what_pytorch_ships_for_its_own(self):
-        pytest.importorskip("expecttest")
-        common = pytest.importorskip("torch.testing._internal.common_modules")
-        count = 0
-        for training in (False, True):
-            for sample in common.module_inputs_torch_nn_LSTM(
-                None, device="cpu", dtype=torch.float32, requires_grad=True, training=training
-            ):
-                options = sample.constructor_input.kwargs
-                if options["proj_size"]:
-                    continue
-                theirs, ours = twins(**options)
-                x, *hx = sample.forward_input.args
-                expected, got = (results_and_gradients(m, x, *hx) for m in (theirs, ours))
-                for mine, true in zip(got, expected, strict=True):
-                    assert_close(mine, true)
-                assert_close(ours(x, *hx), sample.reference_fn(ours, x, *hx))
-                count += 1
-        assert count == 32
 
     @pytest.mark.parametrize("frozen", ["x", "h_0", "parameters", "weight_hh_l0", "bias_ih_l1"])
     @pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
@@ -366,6 +433,52 @@ class TestLSTM:
                 assert_close(mine, true, rtol=0, atol=0)
 
 
+@dtypes
+class TestWhatPyTorchShips:
+    """Inputs and wrong inputs that PyTorch tests its own modules with."""
+
+    @pytest.fixture
+    def info(self, request):
+        pytest.importorskip("expecttest")  # which these need
+        from torch.testing._internal import common_modules
+
+        return {info.module_cls: info for info in common_modules.module_db}
+
+    @pytest.mark.parametrize("training", [False, True])
+    @pytest.mark.parametrize(("module", "number"), [("LSTM", 32), ("LSTMCell", 2)])
+    def test_inputs(self, info, module, number, training, torch_dtype, path):
+        about, options = info[getattr(nn, module)], {"device": "cpu", "dtype": torch_dtype}
+        samples = about.module_inputs_func(about, requires_grad=True, training=training, **options)
+        assert len(samples) == number
+        for sample in samples:
+            made = sample.constructor_input
+            theirs, ours = twins(*made.args, **made.kwargs, module=module, dtype=torch_dtype)
+            x, *hx = sample.forward_input.args
+            expected, got = (results_and_gradients(m.train(training), x, *hx) for m in (theirs, ours))
+            assert_all_close(got, expected)
+            assert_close(ours(x, *hx), sample.reference_fn(ours, x, *hx))
+
+    @pytest.mark.parametrize(("module", "number"), [("LSTM", 14), ("LSTMCell", 4)])
+    def test_errors(self, info, module, number, torch_dtype):
+        about = info[getattr(nn, module)]
+        options = {"device": "cpu", "dtype": torch_dtype, "requires_grad": False, "training": False}
+        samples = about.module_error_inputs_func(about, **options)
+        assert len(samples) == number
+        for sample in samples:
+            made, call = sample.module_error_input.constructor_input, sample.module_error_input.forward_input
+
+            def construct(made=made):
+                return getattr(lstmx.torch, module)(*made.args, **{"dtype": torch_dtype} | made.kwargs)
+
+            if sample.error_on.name == "CONSTRUCTION_ERROR":
+                with pytest.raises(sample.error_type):
+                    construct()
+            else:
+                ours = construct()
+                with pytest.raises(sample.error_type):
+                    ours(*call.args)
+
+
 class _Function(torch.overrides.TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         return function(*args, **(kwargs or {}))
@@ -454,8 +567,9 @@ class TestParameters:
     @layers
     @ways
     @pytest.mark.parametrize("bias", [False, True])
-    def test_are_pytorchs(self, num_layers, bidirectional, bias):
-        theirs, ours = twins(INPUTS, HIDDEN, num_layers, bias, bidirectional=bidirectional)
+    @cells
+    def test_are_pytorchs(self, num_layers, bidirectional, bias, options):
+        theirs, ours = twins(INPUTS, HIDDEN, num_layers, bias, bidirectional=bidirectional, **options)
         assert repr(ours) == repr(theirs)
         pairs = list(zip(theirs.state_dict().items(), ours.state_dict().items(), strict=True))
         for (name, true), (mine, value) in pairs:
@@ -470,9 +584,10 @@ class TestParameters:
 
     @pytest.mark.parametrize("write", WRITES)
     @pytest.mark.parametrize("calls", [1, 2, 3])
-    def test_packed_weights_are_never_stale(self, write, calls):
-        theirs, ours = twins(INPUTS, HIDDEN)
-        x = make_input()
+    @cells
+    def test_packed_weights_are_never_stale(self, write, calls, options):
+        theirs, ours = twins(INPUTS, HIDDEN, **options)
+        x = make_input(dtype=options.get("dtype"))
         for k, _ in enumerate(ours.parameters()):
             for _ in range(calls):
                 assert_close(ours(x), theirs(x))
@@ -542,10 +657,13 @@ class TestParameters:
         assert_close(ours(x), theirs(x))
 
     @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-    @pytest.mark.parametrize("module", ["LSTM", "LSTMCell"])
-    def test_copies(self, copied, module):
-        original = getattr(lstmx.torch, module)(INPUTS, HIDDEN)
-        x = torch.randn(BATCH, INPUTS)
+    @pytest.mark.parametrize(
+        ("module", "options"),
+        [("LSTM", {}), ("LSTM", {"proj_size": 2, "dtype": torch.float64}), ("LSTMCell", {})],
+    )
+    def test_copies(self, copied, module, options):
+        original = getattr(lstmx.torch, module)(INPUTS, HIDDEN, **options)
+        x = torch.randn(BATCH, INPUTS, dtype=options.get("dtype"))
         before = original(x)
         other = copied(original)
         assert type(other) is type(original)
@@ -566,14 +684,26 @@ class TestLSTMCell:
     @pytest.mark.parametrize("bias", [False, True])
     @pytest.mark.parametrize("rows", [(), (BATCH,)], ids=["unbatched", "batch"])
     @pytest.mark.parametrize("states", [False, True])
-    def test_agrees_with_pytorch(self, bias, rows, states, path):
-        theirs, ours = twins(INPUTS, HIDDEN, bias, module="LSTMCell")
+    @dtypes
+    def test_agrees_with_pytorch(self, bias, rows, states, torch_dtype, path):
+        theirs, ours = twins(INPUTS, HIDDEN, bias, module="LSTMCell", dtype=torch_dtype)
         assert repr(ours) == repr(theirs)
-        x = torch.randn(*rows, INPUTS)
-        hx = (torch.randn(*rows, HIDDEN), torch.randn(*rows, HIDDEN)) if states else None
+        x = torch.randn(*rows, INPUTS, dtype=torch_dtype)
+        hx = tuple(torch.randn(*rows, HIDDEN, dtype=torch_dtype) for _ in range(2)) if states else None
         expected, got = (results_and_gradients(m, x, hx) for m in (theirs, ours))
         for mine, true in zip(got, expected, strict=True):
             assert_close(mine, true)
+
+    @pytest.mark.parametrize("rows", [(), (2,)], ids=["unbatched", "batch"])
+    def test_gradcheck(self, rows, path):
+        cell = lstmx.torch.LSTMCell(2, 3, dtype=torch.float64)
+        names, parameters = zip(*cell.named_parameters(), strict=True)
+
+        def call(x, h_0, c_0, *weights):
+            return torch.func.functional_call(cell, dict(zip(names, weights, strict=True)), (x, (h_0, c_0)))
+
+        given = [torch.randn(*rows, width, dtype=torch.float64) for width in (2, 3, 3)]
+        assert torch.autograd.gradcheck(call, [t.detach().requires_grad_() for t in (*given, *parameters)])
 
     def test_over_a_sequence(self):
         cell, lstm = lstmx.torch.LSTMCell(INPUTS, HIDDEN), lstmx.torch.LSTM(INPUTS, HIDDEN)
@@ -592,17 +722,20 @@ class TestCompilers:
     def _nothing_compiled_before(self):
         torch.compiler.reset()
 
-    @pytest.mark.parametrize("bias", [False, True])
-    @pytest.mark.parametrize("states", [False, True])
+    @pytest.mark.parametrize("complete", [False, True])  # with biases and states
     @pytest.mark.parametrize("batch_sizes", [None, [4, 3, 3, 1, 1]])
     @pytest.mark.parametrize("reverse", [False, True])
-    def test_operator(self, bias, states, batch_sizes, reverse):
+    @cells
+    def test_operator(self, complete, batch_sizes, reverse, options):
         def leaf(*shape):
-            return torch.randn(*shape, requires_grad=True)
+            return torch.randn(*shape, requires_grad=True, dtype=options.get("dtype"))
 
-        state = (leaf(1, BATCH, HIDDEN), leaf(1, BATCH, HIDDEN)) if states else (None, None)
-        biases = (leaf(4 * HIDDEN), leaf(4 * HIDDEN)) if bias else (None, None)
-        weights = leaf(4 * HIDDEN, INPUTS), leaf(4 * HIDDEN, HIDDEN), *biases
+        projection = options.get("proj_size")
+        width = projection or HIDDEN
+        state = (leaf(1, BATCH, width), leaf(1, BATCH, HIDDEN)) if complete else (None, None)
+        biases = (leaf(4 * HIDDEN), leaf(4 * HIDDEN)) if complete else (None, None)
+        weights = leaf(4 * HIDDEN, INPUTS), leaf(4 * HIDDEN, width), *biases
+        weights = *weights, leaf(width, HIDDEN) if projection else None
         x = leaf(STEPS, BATCH, INPUTS) if batch_sizes is None else leaf(sum(batch_sizes), INPUTS)
         batch_sizes = None if batch_sizes is None else torch.tensor(batch_sizes)
         arguments = x, *state, *weights, batch_sizes, BATCH, reverse
@@ -612,11 +745,13 @@ class TestCompilers:
 
     @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
     @pytest.mark.parametrize("batch_first", [False, True])
-    def test_compile(self, backend, batch_first):
-        lstm = lstmx.torch.LSTM(INPUTS, HIDDEN, 2, batch_first=batch_first, bidirectional=True)
+    @cells
+    def test_compile(self, backend, batch_first, options):
+        lstm = lstmx.torch.LSTM(INPUTS, HIDDEN, 2, batch_first=batch_first, bidirectional=True, **options)
         compiled = torch.compile(lstm, fullgraph=True, backend=backend)
-        x, hx = make_input(batch_first), make_states(lstm)
-        for case in ((x,), (x, hx), (make_input(unbatched=True),)):
+        dtype = options.get("dtype")
+        x, hx = make_input(batch_first, dtype=dtype), make_states(lstm)
+        for case in ((x,), (x, hx), (make_input(unbatched=True, dtype=dtype),)):
             expected = results_and_gradients(lstm, *case)
             got = results_and_gradients(_Call(lstm, compiled), *case)
             for mine, true in zip(got, expected, strict=True):
@@ -637,11 +772,13 @@ class TestCompilers:
             optimizer.step()
 
     @ways
-    def test_export(self, bidirectional):
-        lstm = lstmx.torch.LSTM(INPUTS, HIDDEN, 2, bidirectional=bidirectional).eval()
+    @cells
+    def test_export(self, bidirectional, options):
+        lstm = lstmx.torch.LSTM(INPUTS, HIDDEN, 2, bidirectional=bidirectional, **options).eval()
         dynamic = {"input": {0: torch.export.Dim("steps", min=2), 1: torch.export.Dim("batch", min=2)}}
-        program = torch.export.export(lstm, (make_input(),), dynamic_shapes=dynamic)
-        x = torch.randn(STEPS + 4, BATCH + 3, INPUTS)
+        dtype = options.get("dtype")
+        program = torch.export.export(lstm, (make_input(dtype=dtype),), dynamic_shapes=dynamic)
+        x = torch.randn(STEPS + 4, BATCH + 3, INPUTS, dtype=dtype)
         assert_close(program.module()(x), lstm(x))
 
 
@@ -664,6 +801,7 @@ class TestConvert:
                 "deep": nn.ModuleList([nn.LSTM(INPUTS, HIDDEN, batch_first=True)]),
                 "projected": nn.LSTM(INPUTS, HIDDEN, proj_size=2),
                 "float64": nn.LSTM(INPUTS, HIDDEN, dtype=torch.float64),
+                "16 bits": nn.LSTM(INPUTS, HIDDEN, dtype=torch.bfloat16),
                 "elsewhere": nn.LSTM(INPUTS, HIDDEN, device="meta"),
                 "derived": type("Derived", (nn.LSTM,), {})(INPUTS, HIDDEN),
                 "other": nn.GRU(INPUTS, HIDDEN),
@@ -674,18 +812,20 @@ class TestConvert:
         calls = []
         model["plain"].register_forward_hook(lambda *_: calls.append(1))
         x = make_input()
-        expected = model["plain"](x)
+        inputs = {"plain": x, "projected": x, "float64": x.double()}
+        expected = {name: model[name](given) for name, given in inputs.items()}
 
         names = lstmx.torch.convert(model)
 
-        assert names == ["plain", "deep.0"]
+        assert names == ["plain", "deep.0", "projected", "float64"]
         for name, module in model.named_modules():
             assert type(module) is (lstmx.torch.LSTM if name in names else kinds[name])
         assert list(map(id, model.parameters())) == parameters
-        assert_close(model["plain"](x), expected)
-        assert len(calls) == 2
+        for name, given in inputs.items():
+            assert_close(model[name](given), expected[name])
+            assert_close(copy.deepcopy(model)[name](given), expected[name])
+        assert len(calls) == 3
         assert lstmx.torch.convert(model) == []
-        assert_close(copy.deepcopy(model)["plain"](x), expected)
         assert_close(pickle.loads(pickle.dumps(model["deep"]))[0](x), model["deep"][0](x))
 
     def test_of_an_lstm_itself(self):
@@ -742,6 +882,21 @@ class TestFromTorch:
             expected = expected[0] if isinstance(module, nn.LSTM) else expected
         assert_close(torch.from_numpy(model(x.numpy())[0]), expected.detach())
 
+    @pytest.mark.parametrize("module", [nn.LSTM(INPUTS, HIDDEN, proj_size=2), nn.GRU(INPUTS, HIDDEN)])
+    def test_float64(self, module):
+        module = module.double()
+        layer = lstmx.torch.from_torch(module)
+        x = make_input(dtype=torch.float64)
+        y, _ = layer(x.numpy())
+        assert y.dtype == np.float64
+        assert_close(torch.from_numpy(y), module(x)[0].detach())
+
+    def test_a_model_of_float64(self):
+        module = nn.Sequential(nn.Linear(INPUTS, 4), nn.Dropout(0.5), nn.Linear(4, 2)).double().eval()
+        x = make_input(dtype=torch.float64)
+        y = lstmx.torch.from_torch(module)(x.numpy())[0]
+        assert_close(torch.from_numpy(y), module(x).detach())
+
     def test_weights_are_a_copy_as_floats(self):
         module = nn.Linear(2, 1, dtype=torch.bfloat16)
         layer = lstmx.torch.from_torch(module)
@@ -757,7 +912,13 @@ class TestFromTorch:
     @ways
     @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
     @pytest.mark.parametrize(
-        ("kind", "options"), [(nn.LSTM, {"proj_size": 2}), (nn.GRU, {}), (nn.RNN, {"nonlinearity": "relu"})]
+        ("kind", "options"),
+        [
+            (nn.LSTM, {"proj_size": 2}),
+            (lstmx.torch.LSTM, {"proj_size": 2}),
+            (nn.GRU, {}),
+            (nn.RNN, {"nonlinearity": "relu"}),
+        ],
     )
     def test_projections_and_other_cells(self, kind, options, bidirectional):
         module = kind(INPUTS, HIDDEN, 2, dropout=0.5, bidirectional=bidirectional, **options).eval()
@@ -801,6 +962,7 @@ CALLS = {
     "axes of states, unbatched": (zeros(5, 3), (zeros(1, 1, 6), zeros(1, 1, 6))),
     "h_0": (zeros(5, 2, 3), (zeros(1, 3, 6), zeros(1, 2, 6))),
     "c_0": (zeros(5, 2, 3), (zeros(1, 2, 6), zeros(1, 2, 5))),
+    "dtype of both states": (zeros(5, 2, 3), (zeros(1, 2, 6, dtype=torch.float64),) * 2),
     "dtype of a state": (zeros(5, 2, 3), (zeros(1, 2, 6), zeros(1, 2, 6, dtype=torch.float64))),
     "three states": (zeros(5, 2, 3), (zeros(1, 2, 6),) * 3),
     "a tensor for states": (zeros(5, 2, 3), zeros(2, 1, 2, 6)),
@@ -821,10 +983,21 @@ CELL_CALLS = {
 }
 
 
+PROJECTED_CALLS = {
+    "h_0 as wide as c_0": (zeros(5, 2, 3), (zeros(1, 2, 6), zeros(1, 2, 6))),
+    "c_0 as wide as h_0": (zeros(5, 2, 3), (zeros(1, 2, 2), zeros(1, 2, 2))),
+    "packed, h_0": (PACKED, (zeros(1, 2, 6), zeros(1, 2, 6))),
+}
+
+
 class TestRefusals:
     @pytest.mark.parametrize("case", CALLS)
     def test_of_calls_as_pytorchs(self, case):
         assert_same_refusal(lambda package: package.LSTM(INPUTS, HIDDEN)(*CALLS[case]))
+
+    @pytest.mark.parametrize("case", PROJECTED_CALLS)
+    def test_of_calls_with_a_projection(self, case):
+        assert_same_refusal(lambda package: package.LSTM(INPUTS, HIDDEN, proj_size=2)(*PROJECTED_CALLS[case]))
 
     @pytest.mark.parametrize(
         "arguments",
@@ -855,21 +1028,33 @@ class TestRefusals:
         ("arguments", "message"),
         [
             ({"device": "meta"}, "device: expected cpu, got meta"),
-            ({"dtype": torch.float64}, r"dtype: expected torch\.float32, got torch\.float64"),
+            (
+                {"dtype": torch.bfloat16},
+                r"dtype: expected torch\.float32 or torch\.float64, got torch\.bfloat16",
+            ),
         ],
     )
     def test_of_what_the_core_lacks(self, module, arguments, message):
         with pytest.raises(ValueError, match=message):
             getattr(lstmx.torch, module)(INPUTS, HIDDEN, **arguments)
 
-    def test_of_projections(self):
-        with pytest.raises(ValueError, match=r"proj_size: expected 0 .* got 2"):
-            lstmx.torch.LSTM(INPUTS, HIDDEN, proj_size=2)
+    def test_of_a_module_made_another_dtype(self):
+        lstm = lstmx.torch.LSTM(INPUTS, HIDDEN).bfloat16()
+        with pytest.raises(RuntimeError, match=r"input: expected torch\.float32 on cpu, got torch\.bfloat16"):
+            lstm(make_input().bfloat16())
 
-    def test_of_a_module_made_double(self):
-        lstm = lstmx.torch.LSTM(INPUTS, HIDDEN).double()
-        with pytest.raises(RuntimeError, match=r"input: expected torch\.float32 on cpu, got torch\.float64"):
-            lstm(make_input().double())
+    @pytest.mark.parametrize("name", ["weight_hh_l0", "bias_ih_l0", "weight_hr_l0"])
+    def test_of_a_weight_of_another_dtype(self, name):
+        theirs, ours = twins(INPUTS, HIDDEN, proj_size=2)
+        for module in (theirs, ours):
+            module.get_parameter(name).data = module.get_parameter(name).data.double()
+            with pytest.raises(RuntimeError):
+                module(make_input())
+
+    def test_of_a_projection_that_does_not_fit(self):
+        weights = zeros(24, 3), zeros(24, 2), None, None, zeros(3, 6)
+        with pytest.raises(ValueError, match=r"weight_hh: expected shape \(24, 3\), got \(24, 2\)"):
+            operators.recur(zeros(5, 4, 3), (None, None), weights)
 
     def test_without_pytorch(self, monkeypatch):
         real = builtins.__import__

@@ -31,6 +31,9 @@ CASES = [
     (lstmx.LSTM, {"peephole": True}),
     (lstmx.LSTM, {"peephole": True, **MORE, "merge": "sum"}),
     (lstmx.LSTM, {"coupled": True, "batch_first": True}),
+    (lstmx.LSTM, {"layer_norm": True}),
+    (lstmx.LSTM, {"layer_norm": True, **MORE, "batch_first": True, "bias": False}),
+    (lstmx.LSTM, {"layer_norm": True, **ALL, "checkpoint_steps": 2}),
     (lstmx.LSTM, {"gate_clip": 0.5}),
     (lstmx.LSTM, {"cell_clip": 0.4, "checkpoint_steps": 2}),
     (lstmx.LSTM, {"activations": ("hard_sigmoid", "relu", "softsign")}),
@@ -123,7 +126,8 @@ def cell_of(layer):
     functions = tuple(a if isinstance(a, str) else reference.Activation(*a) for a in layer.activations)
     names = ("peephole", "coupled", "gate_clip", "cell_clip")
     options = {name: getattr(layer, name) for name in names}
-    return reference.LstmCell(reference.CellOptions(**options, activations=functions))
+    options = reference.CellOptions(**options, activations=functions)
+    return reference.LayerNormLstmCell(options) if layer.layer_norm else reference.LstmCell(options)
 
 
 def masks_of(layer, rng, steps, batch, lengths):
@@ -544,6 +548,7 @@ REFUSED = [
     (lstmx.LSTM, {"proj_size": -1}, ValueError, "proj_size: expected at least 0, got -1"),
     (lstmx.LSTM, {"proj_size": 1.0}, TypeError, "proj_size: expected an integer, got 1.0"),
     (lstmx.LSTM, {"peephole": 1}, TypeError, "peephole: expected True or False, got 1"),
+    (lstmx.LSTM, {"layer_norm": 1}, TypeError, "layer_norm: expected True or False, got 1"),
     (lstmx.LSTM, {"coupled": None}, TypeError, "coupled: expected True or False, got None"),
     (
         lstmx.LSTM,

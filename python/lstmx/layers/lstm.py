@@ -29,6 +29,9 @@ Activation: TypeAlias = str | tuple[str, float | None, float | None]
 _ACTIVATIONS: tuple[Activation, Activation, Activation] = ("sigmoid", "tanh", "tanh")
 
 
+_GAINS = {"gain_ih": 1, "gain_hh": 1, "gain_c": 1, "bias_c": 0}  # of layer normalization, as they start
+
+
 class LSTM(Recurrent):
     """Long short-term memory: one or several layers, one or both directions, PyTorch's names and equations.
 
@@ -68,6 +71,11 @@ class LSTM(Recurrent):
             2002).
         coupled: Whether the forget gate is `f = 1 - i` (Greff et al. 2017). The weights keep its rows, which
             are not read and have no gradient.
+        layer_norm: Whether the products with x and with h are normalized before they are added, gate by gate
+            over the H units of a row, and c' before the output reads it: to mean 0 and variance 1 (+ 1e-5),
+            times the gains `gain_ih [4H]`, `gain_hh [4H]` and `gain_c [H]`, which start at 1, and plus
+            `bias_c [H]`, which starts at 0 (Ba, Kiros and Hinton 2016, equations 20 to 22; the c that is
+            carried is not normalized).
         gate_clip: None, or what the sums in i, f, g and o are clipped to, [-gate_clip, gate_clip]. Beyond it
             passes no gradient.
         cell_clip: None, or what c' is clipped to, before the output reads it; likewise.
@@ -205,6 +213,7 @@ class LSTM(Recurrent):
         learn_initial_state: bool = False,
         peephole: bool = False,
         coupled: bool = False,
+        layer_norm: bool = False,
         gate_clip: float | None = None,
         cell_clip: float | None = None,
         activations: Sequence[Activation] = _ACTIVATIONS,
@@ -232,6 +241,7 @@ class LSTM(Recurrent):
             learn_initial_state=learn_initial_state,
             peephole=peephole,
             coupled=coupled,
+            layer_norm=layer_norm,
             gate_clip=gate_clip,
             cell_clip=cell_clip,
             activations=activations,
@@ -259,6 +269,7 @@ class LSTM(Recurrent):
         *,
         peephole: Any = False,
         coupled: Any = False,
+        layer_norm: Any = False,
         gate_clip: Any = None,
         cell_clip: Any = None,
         activations: Any = _ACTIVATIONS,
@@ -276,6 +287,7 @@ class LSTM(Recurrent):
             raise ValueError(f"proj_size: expected less than hidden_size ({least}), got {self.proj_size}")
         self.peephole = check_bool("peephole", peephole)
         self.coupled = check_bool("coupled", coupled)
+        self.layer_norm = check_bool("layer_norm", layer_norm)
         self.gate_clip = _check_clip("gate_clip", gate_clip)
         self.cell_clip = _check_clip("cell_clip", cell_clip)
         self.activations = _check_activations(activations)
@@ -293,8 +305,8 @@ class LSTM(Recurrent):
     @property
     def _is_plain(self) -> bool:
         """Whether the cell is PyTorch's, with nothing more."""
-        options = self.proj_size, self.peephole, self.coupled, self.gate_clip, self.cell_clip, self._drops
-        return not any(options) and self.activations == _ACTIVATIONS
+        options = self.proj_size, self.peephole, self.coupled, self.layer_norm, self.gate_clip, self.cell_clip
+        return not any((*options, self._drops)) and self.activations == _ACTIVATIONS
 
     def _plan(self, width: int, hidden: int) -> _core.LstmPlan:
         if self._is_plain:
@@ -308,6 +320,7 @@ class LSTM(Recurrent):
             output_size=self.proj_size or hidden,
             coupled=self.coupled,
             peepholes=self.peephole,
+            layer_norm=self.layer_norm,
             **{name: option for name, option in options.items() if option is not None},
         )
 
@@ -316,8 +329,14 @@ class LSTM(Recurrent):
             yield "weight_hr", (self.proj_size, hidden)
         if self.peephole:
             yield "weight_ch", (3 * hidden,)
+        if self.layer_norm:
+            yield from (("gain_ih", (4 * hidden,)), ("gain_hh", (4 * hidden,)))
+            yield from (("gain_c", (hidden,)), ("bias_c", (hidden,)))
 
     def _fill(self, kind: str, hidden: int, view: FloatArray, rng: np.random.Generator) -> None:
+        if kind in _GAINS:
+            view[...] = _GAINS[kind]
+            return
         super()._fill(kind, hidden, view, rng)
         if kind == "bias_ih":
             view[hidden : 2 * hidden] += self.forget_bias

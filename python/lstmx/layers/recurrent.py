@@ -165,7 +165,7 @@ class Recurrent(Module):
                     yield Parameter(f"bias_ih_{suffix}", (rows,), True)
                     yield Parameter(f"bias_hh_{suffix}", (rows,), True)
                 for kind, shape in self._cell_parameters(hidden):
-                    yield Parameter(f"{kind}_{suffix}", shape, False)
+                    yield Parameter(f"{kind}_{suffix}", shape, kind.startswith(("gain", "bias")))
                 if self.learn_initial_state:
                     for state, units in zip(self._STATES, (out, hidden), strict=False):
                         yield Parameter(f"{state}_0_{suffix}", (units,), True)

@@ -2,8 +2,8 @@
 
 The modules keep PyTorch's parameters, names, initial values and autograd; only the recurrence runs in the
 core, as an operator that `torch.compile` and `torch.export` take as one node. Tensors and kernels share
-memory. This package needs PyTorch (`import lstmx` does not). float32 on the CPU only; no projections, no
-second derivatives, no `torch.func` transforms, no TorchScript.
+memory. This package needs PyTorch (`import lstmx` does not). float32 and float64 on the CPU only; no second
+derivatives, no `torch.func` transforms, no TorchScript.
 """
 
 try:

@@ -18,7 +18,7 @@ def convert(module: nn.Module) -> list[str]:
     """Make every `torch.nn.LSTM` in a module an `LSTM` of this one, in place.
 
     The objects stay and only change their class: parameters, optimisers over them, hooks and references are
-    as before. Only modules of exactly that class, float32, on the CPU and without projections are changed.
+    as before. Only modules of exactly that class, on the CPU and float32 or float64 are changed.
 
     Args:
         module: Any module; it may be an LSTM itself.
@@ -41,14 +41,14 @@ def convert(module: nn.Module) -> list[str]:
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
     names = []
     for name, child in module.named_modules():
-        if type(child) is nn.LSTM and child.proj_size == 0 and all(map(_is_float32_cpu, child.parameters())):
+        if type(child) is nn.LSTM and all(map(_is_computable, child.parameters())):
             child.__class__ = LSTM  # type: ignore[assignment]
             names.append(name)
     return names
 
 
-def _is_float32_cpu(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+def _is_computable(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.float32, torch.float64) and tensor.device.type == "cpu"
 
 
 def from_torch(module: nn.Module | list[nn.Module] | tuple[nn.Module, ...]) -> layers.Module:
@@ -60,7 +60,7 @@ def from_torch(module: nn.Module | list[nn.Module] | tuple[nn.Module, ...]) -> l
             reads the output of the one before, without the states of an LSTM, as in `lstmx.Sequential`.
 
     Returns:
-        A layer of its own, with a copy of the weights as float32.
+        A layer of its own, with a copy of the weights: as float64 if that is what they are, else as float32.
 
     Raises:
         TypeError: A module of another kind.
@@ -73,16 +73,18 @@ def from_torch(module: nn.Module | list[nn.Module] | tuple[nn.Module, ...]) -> l
     """
     if isinstance(module, (list, tuple)) or type(module) in (nn.Sequential, nn.ModuleList):
         return layers.Sequential(*map(from_torch, module))  # type: ignore[arg-type]
-    layer = _empty_layer(module)
-    layer.load_state_dict({n: w.detach().to("cpu", torch.float32) for n, w in module.state_dict().items()})
+    weights = module.state_dict() if isinstance(module, nn.Module) else {}
+    dtype = torch.float64 if any(w.dtype == torch.float64 for w in weights.values()) else torch.float32
+    layer = _empty_layer(module, str(dtype).removeprefix("torch."))
+    layer.load_state_dict({name: w.detach().to("cpu", dtype) for name, w in weights.items()})
     return layer
 
 
-def _empty_layer(module: Any) -> layers.Module:
+def _empty_layer(module: Any, dtype: str) -> layers.Module:
     kind = type(module)
     if kind in (nn.LSTM, LSTM, nn.GRU, nn.RNN):
         names = "input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional"
-        options = {name: getattr(module, name) for name in names}
+        options = {name: getattr(module, name) for name in names} | {"dtype": dtype}
         options["dropout"] = module.dropout if module.num_layers > 1 else 0.0
         if kind is nn.GRU:
             return layers.GRU(**options)
@@ -90,7 +92,7 @@ def _empty_layer(module: Any) -> layers.Module:
             return layers.RNN(**options, nonlinearity=module.nonlinearity)
         return layers.LSTM(**options, proj_size=module.proj_size)
     if kind is nn.Linear:
-        return layers.Linear(module.in_features, module.out_features, module.bias is not None)
+        return layers.Linear(module.in_features, module.out_features, module.bias is not None, dtype=dtype)
     if kind is nn.Dropout:
         return layers.Dropout(module.p)
     raise TypeError(

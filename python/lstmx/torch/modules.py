@@ -32,23 +32,24 @@ class LSTM(nn.RNNBase):
         batch_first: Whether input and output are `[B, T, *]` instead of `[T, B, *]`.
         dropout: Probability of dropout on the output of every layer but the last, in training mode.
         bidirectional: Whether each layer also runs backwards in time (D = 2).
-        proj_size: 0; projections are refused.
+        proj_size: Width P of the output h where it is a projection, less than H; 0: there is none, P is H.
         device: None or the CPU.
-        dtype: None or `torch.float32`.
+        dtype: None, `torch.float32` or `torch.float64`.
 
     Call: `output, (h_n, c_n) = lstm(input, hx=None)`, with input `[T, B, I]`, `[B, T, I]` if batch_first, an
-    unbatched `[T, I]` or a `PackedSequence`; hx None for zeros or a pair (h_0, c_0), each `[L*D, B, H]`
-    (unbatched `[L*D, H]`); the output `[T, B, D*H]` accordingly.
+    unbatched `[T, I]` or a `PackedSequence`; hx None for zeros or a pair (h_0, c_0), `[L*D, B, P]` and
+    `[L*D, B, H]` (unbatched without B); the output `[T, B, D*P]` accordingly.
 
-    Threads are those of `lstmx.set_num_threads`, not of `torch.set_num_threads`. Under `torch.autocast` it
-    computes in float32.
+    Threads are those of `lstmx.set_num_threads`, not of `torch.set_num_threads`. Under `torch.autocast` a
+    module of float32 computes in float32.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html.
 
     Raises:
         TypeError, ValueError: An argument is of the wrong kind or out of range, or input is of another dtype
             than the parameters (as in `torch.nn.LSTM`).
-        RuntimeError: Input or states are of a wrong shape (as in `torch.nn.LSTM`) or not float32 on the CPU.
+        RuntimeError: Input or states are of a wrong shape (as in `torch.nn.LSTM`), or not float32 or float64
+            on the CPU as the parameters are.
 
     Example:
         >>> import torch, lstmx.torch
@@ -76,11 +77,9 @@ class LSTM(nn.RNNBase):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if proj_size != 0:
-            raise ValueError(f"proj_size: expected 0 (there are no projections), got {proj_size!r}")
         _check_kind(device, dtype)
-        sizes = input_size, hidden_size, num_layers
-        super().__init__("LSTM", *sizes, bias, batch_first, dropout, bidirectional, 0, device, dtype)
+        options = bias, batch_first, dropout, bidirectional, proj_size
+        super().__init__("LSTM", input_size, hidden_size, num_layers, *options, device, dtype)
 
     def forward(self, input: Tensor | PackedSequence, hx: _State | None = None) -> tuple[Any, _State]:
         """Return `(output, (h_n, c_n))`: see the class."""
@@ -115,9 +114,10 @@ class LSTM(nn.RNNBase):
         self.check_input(x, batch_sizes)
         if hx is not None:
             _check_pair(hx)
-            expected = self.get_expected_hidden_size(x, batch_sizes)
-            for index, state in enumerate(hx):
-                self.check_hidden_size(state, expected, f"hx[{index}]: expected size {{}}, got {{}}")
+            h_shape = self.get_expected_hidden_size(x, batch_sizes)
+            c_shape = (*h_shape[:2], self.hidden_size)
+            self.check_hidden_size(hx[0], h_shape, "hx[0]: expected size {}, got {}")
+            self.check_hidden_size(hx[1], c_shape, "hx[1]: expected size {}, got {}")
         if batch_sizes is None and x.shape[1 if self.batch_first else 0] == 0:
             raise RuntimeError(f"input: expected at least one time step, got shape {tuple(x.shape)}")
 
@@ -140,10 +140,12 @@ class LSTM(nn.RNNBase):
         return x, (_join(h_n, 0), _join(c_n, 0))
 
     def _weights(self, k: int) -> list[Tensor | None]:
-        """The four weights of a layer and direction."""
+        """The weights of a layer and direction; None: there is none."""
         own = self._parameters  # getattr finds them there, too, but last
         weights = [own[name] if name in own else getattr(self, name) for name in self._all_weights[k]]
-        return weights if self.bias else [*weights, None, None]
+        if not self.bias:
+            weights[2:2] = _NONE
+        return weights if self.proj_size else [*weights, None]
 
 
 class LSTMCell(nn.LSTMCell):
@@ -156,7 +158,7 @@ class LSTMCell(nn.LSTMCell):
         hidden_size: Width H of the hidden state.
         bias: Whether there are biases.
         device: None or the CPU.
-        dtype: None or `torch.float32`.
+        dtype: None, `torch.float32` or `torch.float64`.
 
     Call: `h_1, c_1 = cell(input, hx=None)`, with input `[B, I]` or `[I]`; hx None for zeros or a pair
     (h_0, c_0), each `[B, H]` or `[H]`, as the results are.
@@ -165,7 +167,8 @@ class LSTMCell(nn.LSTMCell):
 
     Raises:
         ValueError: Input or states of a wrong number of dimensions.
-        RuntimeError: Input or states of a wrong shape, or not float32 on the CPU.
+        RuntimeError: Input or states of a wrong shape, or not float32 or float64 on the CPU as the
+            parameters are.
 
     Example:
         >>> import torch, lstmx.torch
@@ -201,7 +204,7 @@ class LSTMCell(nn.LSTMCell):
             if tensor.shape != shape:
                 raise RuntimeError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
         h_0, c_0 = (None, None) if hx is None else (hx[0].reshape(state), hx[1].reshape(state))
-        weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+        weights = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, None
         _, h_1, c_1 = recur(x, (h_0, c_0), weights)
         return h_1.reshape(shape), c_1.reshape(shape)
 
@@ -211,8 +214,8 @@ def _check_kind(device: Any, dtype: torch.dtype | None) -> None:
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if device.type != "cpu":
         raise ValueError(f"device: expected cpu, got {device}")
-    if dtype != torch.float32:
-        raise ValueError(f"dtype: expected torch.float32, got {dtype}")
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
 
 
 def _check_pair(hx: Any) -> None:
