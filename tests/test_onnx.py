@@ -940,6 +940,17 @@ def test_refuses_ends_that_are_none(rng, load) -> None:
     check("output 'out': expected both directions of y, got one", BOTH, one)
 
 
+def test_refuses_other_lengths(rng, load) -> None:
+    nodes = [
+        helper.make_node("Min", ["lengths", "i1"], ["short"]),
+        helper.make_node("LSTM", ["x", "W", "R", "B", "short"], ["Y"]),
+    ]
+    inputs = {"x": ["T", "B", 3], "lengths": ["B"]}
+    constants = lstm_weights(rng, 3, 5) | {"i1": np.ones(1, np.int32)}
+    with pytest.raises(ValueError, match="node LSTM 'Y': sequence_lens: expected an input of the graph, got"):
+        load(make_graph(nodes, inputs, {"Y": 4}, constants))
+
+
 def test_refuses_float64(rng, load) -> None:
     """ONNX Runtime lacks the recurrent operators in double."""
     weights = {name: array.astype(np.float64) for name, array in lstm_weights(rng, 3, 5).items()}

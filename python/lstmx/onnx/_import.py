@@ -20,7 +20,18 @@ from numpy.typing import NDArray
 from lstmx.files import PathLike
 from lstmx.layers import Module, from_config
 from lstmx.onnx._axes import Axes, Axis, Data, axis_size, has_axis, join_directions, reshape
-from lstmx.onnx._node import FirstStep, Given, Node, Stack, Value, Zeros, describe, refuse, to_array
+from lstmx.onnx._node import (
+    FirstStep,
+    Given,
+    Node,
+    Stack,
+    Value,
+    Zeros,
+    describe,
+    is_lengths,
+    refuse,
+    to_array,
+)
 from lstmx.onnx._recurrent import LAYERS, read_layer
 
 _LONGEST = "expected each row's own last step, got that of the longest (with sequence_lens)"
@@ -222,7 +233,7 @@ class _Importer:
     def _check_lengths(self, value: Value, time: Axis) -> None:
         if isinstance(value, np.ndarray) and time.size is not None and (value == time.size).all():
             value = None  # all rows have all steps
-        given = isinstance(value, Given) and not value.is_float
+        given = is_lengths(value)
         if value is not None and not given:
             raise ValueError(f"sequence_lens: expected an input of the graph, got {describe(value)}")
         if self._has_lengths not in (None, given):
@@ -582,7 +593,8 @@ class _Importer:
 
     def _gather_last(self, node: Node) -> list[Value]:
         data, lengths = node[0], node[1]
-        by_length = isinstance(lengths, Given) and not lengths.is_float and self._has_lengths
+        at_first = isinstance(lengths, FirstStep)
+        by_length = (at_first or is_lengths(lengths)) and self._has_lengths
         padded = isinstance(data, Data) and data.kind == "padded" and data.axes[:2] == self._x[:2]
         if (
             not isinstance(data, Data)
@@ -591,7 +603,6 @@ class _Importer:
             or node.attributes.get("batch_dims") != 1
         ):
             raise ValueError(f"expected each row's last step by its length, got {describe(data)}")
-        at_first = isinstance(lengths, FirstStep)
         if has_axis(data.axes, "backward" if at_first else "forward"):
             return [replace(data, axes=(data.axes[0], data.axes[2]), kind="end")]
         if at_first:
@@ -601,18 +612,13 @@ class _Importer:
     def _first_step(self, node: Node) -> list[Value]:
         lengths, one = node[0], node[1]
         is_one = isinstance(one, np.ndarray) and one.size == 1 and one.item() == 1
-        if isinstance(lengths, Given) and not lengths.is_float and is_one:
+        if isinstance(lengths, Given) and is_lengths(lengths) and is_one:
             return [FirstStep(lengths.name, is_float=False)]
         return refuse(lengths)
 
     def _equal(self, node: Node) -> list[Value]:
         lengths, zero = node[0], node[1]
-        if (
-            isinstance(lengths, Given)
-            and not lengths.is_float
-            and isinstance(zero, np.ndarray)
-            and not zero.any()
-        ):
+        if is_lengths(lengths) and isinstance(zero, np.ndarray) and not zero.any():
             return [lengths]
         return refuse(lengths)
 
@@ -620,7 +626,7 @@ class _Importer:
         """The initial state for a row without steps, the final one for others: what the layer does itself."""
         rows, initial, final = node[0], node[1], node[2]
         state = isinstance(final, Stack) or (isinstance(final, Data) and final.kind != "y")
-        if isinstance(rows, Given) and not rows.is_float and isinstance(initial, Given) and state:
+        if is_lengths(rows) and isinstance(initial, Given) and state:
             return [final]
         return refuse(final)
 

@@ -46,6 +46,10 @@ Array: TypeAlias = NDArray[Any]  # of objects (int or Axis) where it holds sizes
 Value: TypeAlias = Data | Stack | Given | Zeros | Array | None
 
 
+def is_lengths(value: Value) -> bool:
+    return type(value) is Given and not value.is_float
+
+
 class Node:
     """A node with its attributes and the values that it reads."""
 
