@@ -223,6 +223,10 @@ CELLS = [
     (lstmx.GRU, {"bias": False, "batch_first": True, "reverse": True}),
     (lstmx.GRU, {"num_layers": 2, "bidirectional": True, "recurrent_dropout": 0.5}),
     (lstmx.GRU, {"bidirectional": True, "merge": "sum", "batch_first": True}),
+    (lstmx.RNN, {}),
+    (lstmx.RNN, {"nonlinearity": "relu", "bias": False, "batch_first": True, "reverse": True}),
+    (lstmx.RNN, {"nonlinearity": "relu", "num_layers": 2, "bidirectional": True}),
+    (lstmx.RNN, {"bidirectional": True, "merge": "sum", "batch_first": True}),
 ]
 
 
@@ -230,35 +234,53 @@ CELLS = [
 @pytest.mark.parametrize(("kind", "options"), CELLS, ids=str)
 def test_other_cells(rng, tmp_path, kind, options, lengths, state) -> None:
     layer = kind(3, 4, **options, rng=rng)
+    scale = 0.4 if "nonlinearity" in options else 1.0  # through relu, h would grow with every step
     with layer.editing() as params:
         for view in params.values():
-            view[...] = draw(rng, *view.shape)
+            view[...] = scale * draw(rng, *view.shape)
     path = tmp_path / "model.onnx"
     lstmx.onnx.export(layer, path, lengths=lengths, state=state)
     onnx.checker.check_model(str(path), full_check=True)
     feeds = feeds_for(rng, layer, path)
-    initial = feeds.get("h_0") if kind is lstmx.GRU else (feeds.get("h_0"), feeds.get("c_0"))
+    initial = (feeds.get("h_0"), feeds.get("c_0")) if kind is lstmx.LSTM else feeds.get("h_0")
     y, final = layer(feeds["x"], initial if state else None, lengths=feeds.get("lengths"))
     results = run(path, feeds)
-    outputs = (y, final) if kind is lstmx.GRU else (y, *final)
+    outputs = (y, *final) if kind is lstmx.LSTM else (y, final)
     assert list(results) == ["y", "h_n", "c_n"][: len(outputs)]
     for got, expected in zip(results.values(), outputs, strict=True):
         assert_equal(got, expected)
 
     back = lstmx.onnx.import_model(path)
     names = ("bias", "batch_first", "bidirectional", "reverse", "merge")
-    names += () if kind is lstmx.GRU else ("peephole", "coupled", "gate_clip")
+    names += {
+        lstmx.LSTM: ("peephole", "coupled", "gate_clip"),
+        lstmx.GRU: (),
+        lstmx.RNN: ("nonlinearity",),
+    }[kind]
     for name in names:
         assert {getattr(part, name) for part in back} == {getattr(layer, name)}
     states = None
     if state:
         parts = [np.split(feeds[name], layer.num_layers) for name in ("h_0", "c_0")[: len(outputs) - 1]]
-        states = parts[0] if kind is lstmx.GRU else [*zip(*parts, strict=True)]
+        states = [*zip(*parts, strict=True)] if kind is lstmx.LSTM else parts[0]
     again, finals = back(feeds["x"], states, lengths=feeds.get("lengths"))
     assert np.array_equal(again, y)  # the same bits
-    finals = [finals] if kind is lstmx.GRU else [*zip(*finals, strict=True)]
+    finals = [*zip(*finals, strict=True)] if kind is lstmx.LSTM else [finals]
     for parts, expected in zip(finals, outputs[1:], strict=True):
         assert np.array_equal(np.concatenate(parts), expected)
+
+
+def test_a_folded_batch_norm(rng, tmp_path) -> None:
+    model = lstmx.Sequential(
+        lstmx.BatchNorm(3), lstmx.RNN(3, 4, rng=0), lstmx.BatchNorm(4), lstmx.Linear(4, 2)
+    )
+    model.forward(2 + 3 * draw(rng, 6, 4, 3))  # moves the running statistics
+    path = tmp_path / "model.onnx"
+    with pytest.raises(TypeError, match=r"model\[0\]: .*, got BatchNorm"):
+        lstmx.onnx.export(model, path)
+    lstmx.onnx.export(lstmx.fold_batch_norm(model, lengths=False), path, state=False)
+    x = 2 + 3 * draw(rng, 6, 4, 3)
+    assert_equal(run(path, {"x": x})["y"], model(x)[0])
 
 
 def test_batch_and_time_stay_open(tmp_path) -> None:
@@ -306,9 +328,11 @@ def test_export_refuses(tmp_path) -> None:
             lstmx.onnx.export(lstmx.Sequential(lstmx.LSTM(1, **options)), path)
     with pytest.raises(ValueError, match=r"model: expected a GRU with zoneout=0\.0, got 0\.5"):
         lstmx.onnx.export(lstmx.GRU(1, 4, zoneout=0.5), path)
+    with pytest.raises(ValueError, match=r"model: expected an RNN with connection=None, got 'residual'"):
+        lstmx.onnx.export(lstmx.RNN(1, [4, 4], connection="residual"), path)
 
     own_type = type("Own", (lstmx.Module,), dict.fromkeys(lstmx.Module.__abstractmethods__))
-    with pytest.raises(TypeError, match=r"model: expected LSTM, GRU, Linear, .* or Sequential, got Own"):
+    with pytest.raises(TypeError, match=r"model: expected LSTM, GRU, RNN, .* or Sequential, got Own"):
         lstmx.onnx.export(own_type(), path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         lstmx.onnx.export(lstmx.Linear(1, 1), tmp_path / "nowhere" / "model.onnx")
@@ -354,13 +378,13 @@ def node_cases() -> dict[str, Any]:
     return {name: case for name, case in cases.items() if case.model.graph.node[0].op_type in CELL_TYPES}
 
 
-CELL_TYPES = ("LSTM", "GRU")
+CELL_TYPES = ("LSTM", "GRU", "RNN")
 NODE_CASES = node_cases()
 
 
 def test_all_node_cases_are_there() -> None:
     kinds = [case.model.graph.node[0].op_type for case in NODE_CASES.values()]
-    assert [kinds.count(kind) for kind in CELL_TYPES] == [6, 6]
+    assert [kinds.count(kind) for kind in CELL_TYPES] == [6, 6, 6]
 
 
 @pytest.mark.parametrize("inputs_as", ["inputs", "constants"])
@@ -386,11 +410,12 @@ def test_node_cases_of_onnx(name, inputs_as, load) -> None:
         return
     state = None
     if inputs_as == "inputs" and "initial_h" in given:
-        state = [(given["initial_h"], given["initial_c"])]
+        state = [(given["initial_h"], given["initial_c"])]  # an LSTM's
     lengths = given.get("sequence_lens") if inputs_as == "inputs" else None
-    y, ((h_n, c_n),) = load(proto)(given["X"], state, lengths=lengths)
+    y, (final,) = load(proto)(given["X"], state, lengths=lengths)
+    h_n, c_n = final if isinstance(final, tuple) else (final, None)
     results = {"Y": y[:, :, np.newaxis], "Y_h": h_n, "Y_c": c_n}  # Y is wanted of layout=1 only
-    if name == "test_lstm_batchwise":
+    if name.endswith("_batchwise"):
         results["Y_h"] = h_n.swapaxes(0, 1)
     for value, expected in zip(graph.output, outputs, strict=True):
         assert_equal(results[value.name], expected)
@@ -403,22 +428,24 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 
-def random_activations(rng, directions: int) -> dict[str, Any]:
-    names = [str(name) for name in rng.choice(list(ACTIVATIONS), 3)] * directions
+def random_activations(rng, directions: int, clipped: bool) -> dict[str, Any]:
+    """Gates without bounds, through which h would grow beyond all of them, only where they are clipped."""
+    gates = list(ACTIVATIONS) if clipped else ["Sigmoid", "Tanh", "Softsign", "HardSigmoid", "ScaledTanh"]
+    names = [str(rng.choice(gates)), *map(str, rng.choice(list(ACTIVATIONS), 2))] * directions
     alphas = [ACTIVATIONS[name][0] for name in names if len(ACTIVATIONS[name]) > 0]
     betas = [ACTIVATIONS[name][1] for name in names if len(ACTIVATIONS[name]) > 1]
     parts = {"activation_alpha": alphas, "activation_beta": betas}
     return {"activations": names} | {part: values for part, values in parts.items() if values}
 
 
-@pytest.mark.parametrize("number", range(250))
+@pytest.mark.parametrize("number", range(300))
 def test_random_nodes(rng, load, number) -> None:
-    """All that a node can have, 200 LSTM and 50 GRU, against ONNX Runtime."""
-    kind = "LSTM" if number < 200 else "GRU"
+    """All that a node can have, 200 LSTM, 50 GRU and 50 RNN, against ONNX Runtime."""
+    kind = "LSTM" if number < 200 else "GRU" if number < 250 else "RNN"
     time, batch, width, hidden = (int(rng.integers(*ends)) for ends in ((1, 6), (2, 6), (1, 9), (1, 20)))
     direction = str(rng.choice(["forward", "reverse", "bidirectional"]))
     directions, layout = 2 if direction == "bidirectional" else 1, int(rng.integers(0, 2))
-    gates = 4 if kind == "LSTM" else 3
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
     weights = {
         "W": 0.5 * draw(rng, directions, gates * hidden, width),
         "R": 0.3 * draw(rng, directions, gates * hidden, hidden),
@@ -440,12 +467,14 @@ def test_random_nodes(rng, load, number) -> None:
     if kind == "GRU":
         attributes |= {"linear_before_reset": 1}
         attributes |= {"activations": ["Sigmoid", "tanh"] * directions} if maybe() else {}
+    elif kind == "RNN":
+        attributes |= {"activations": [str(rng.choice(["Tanh", "Relu"]))] * directions} if maybe() else {}
     else:
         if maybe():
             weights["P"] = draw(rng, directions, 3 * hidden)
             reads.append("P")
-        attributes |= random_activations(rng, directions) if maybe() else {}
         attributes |= {"clip": float(rng.uniform(0.1, 2.0))} if maybe() else {}
+        attributes |= random_activations(rng, directions, "clip" in attributes) if maybe() else {}
         attributes |= {"input_forget": 1} if maybe() else {}
     weights = {name: array for name, array in weights.items() if name in reads}
     outputs = dict(zip(("Y", "Y_h", "Y_c"), (4, 3, 3)[: 1 + len(states)], strict=False))
@@ -915,6 +944,21 @@ def test_refuses_other_grus(rng, load, attributes, message) -> None:
     weights = {"W": draw(rng, 1, 15, 3), "R": draw(rng, 1, 15, 5)}
     node = helper.make_node("GRU", ["x", "W", "R"], ["Y"], hidden_size=5, **attributes)
     with pytest.raises(ValueError, match=f"node GRU 'Y': {message}"):
+        load(make_graph([node], {"x": ["T", "B", 3]}, {"Y": 4}, weights))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"clip": 3.0}, "clip: expected none, got 3"),
+        ({"activations": ["Elu"]}, "activations: expected Tanh or Relu, got Elu"),
+        ({"activations": ["Tanh", "Relu"]}, "activations: expected 1, got Tanh, Relu"),
+    ],
+)
+def test_refuses_other_rnns(rng, load, attributes, message) -> None:
+    weights = {"W": draw(rng, 1, 5, 3), "R": draw(rng, 1, 5, 5)}
+    node = helper.make_node("RNN", ["x", "W", "R"], ["Y"], hidden_size=5, **attributes)
+    with pytest.raises(ValueError, match=f"node RNN 'Y': {message}"):
         load(make_graph([node], {"x": ["T", "B", 3]}, {"Y": 4}, weights))
 
 

@@ -756,9 +756,10 @@ class TestFromTorch:
 
     @ways
     @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
-    @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
-    def test_projections_and_gru(self, kind, bidirectional):
-        options = {"proj_size": 2} if kind is nn.LSTM else {}
+    @pytest.mark.parametrize(
+        ("kind", "options"), [(nn.LSTM, {"proj_size": 2}), (nn.GRU, {}), (nn.RNN, {"nonlinearity": "relu"})]
+    )
+    def test_projections_and_other_cells(self, kind, options, bidirectional):
         module = kind(INPUTS, HIDDEN, 2, dropout=0.5, bidirectional=bidirectional, **options).eval()
         layer = lstmx.torch.from_torch(module)
         assert layer.dropout == 0.5
@@ -766,12 +767,12 @@ class TestFromTorch:
         y, final = layer(x.numpy())
         y_true, final_true = module(x)
         assert_close(torch.from_numpy(y), y_true.detach())
-        if kind is nn.GRU:
+        if kind is not nn.LSTM:
             final, final_true = (final,), (final_true,)
         for mine, true in zip(final, final_true, strict=True):
             assert_close(torch.from_numpy(mine), true.detach())
 
-    @pytest.mark.parametrize("module", [nn.RNN(2, 3), nn.Identity(), nn.Linear, None, [nn.ReLU()]])
+    @pytest.mark.parametrize("module", [nn.RNNCell(2, 3), nn.Identity(), nn.Linear, None, [nn.ReLU()]])
     def test_refuses_others_by_name(self, module):
         culprit = module[0] if isinstance(module, list) else module
         name = type(culprit).__name__

@@ -52,6 +52,10 @@ TABLE = {
     "gates": Tolerance(8.0, _STATE),
     "d_weight_ch": Tolerance(8.0, _MERGED),
     "d_weight_hr": Tolerance(8.0, _MERGED),
+    "d_gain_ih": Tolerance(8.0, _MERGED),
+    "d_gain_hh": Tolerance(8.0, _MERGED),
+    "d_gain_c": Tolerance(8.0, _MERGED),
+    "d_bias_c": Tolerance(8.0, _MERGED),
     # linear layer
     "linear_y": Tolerance(4.0, _LINEAR),
     "linear_dx": Tolerance(4.0, _LINEAR),

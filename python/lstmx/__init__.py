@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lstmx.layers import (
         GRU,
         LSTM,
+        RNN,
         BatchNorm,
         Dropout,
         Embedding,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         Module,
         Residual,
         Sequential,
+        fold_batch_norm,
     )
     from lstmx.targets import show_config
     from lstmx.trainer import Trainer
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GRU",
     "LSTM",
+    "RNN",
     "BatchNorm",
     "Dropout",
     "Embedding",
@@ -63,6 +66,7 @@ __all__ = [
     "callbacks",
     "data",
     "files",
+    "fold_batch_norm",
     "forecast",
     "functional",
     "get_num_threads",
@@ -81,6 +85,7 @@ __all__ = [
 _MODULE_OF = {
     "GRU": "layers",
     "LSTM": "layers",
+    "RNN": "layers",
     "BatchNorm": "layers",
     "Dropout": "layers",
     "Embedding": "layers",
@@ -90,6 +95,7 @@ _MODULE_OF = {
     "Module": "layers",
     "Residual": "layers",
     "Sequential": "layers",
+    "fold_batch_norm": "layers",
     "Forecaster": "forecast",
     "History": "history",
     "Trainer": "trainer",

@@ -57,6 +57,8 @@ class LstmPlan:
         output_size: int | None = ...,
         coupled: bool = ...,
         peepholes: bool = ...,
+        layer_norm: bool = ...,
+        eps: float = ...,
         gate_clip: float = ...,
         cell_clip: float = ...,
         gate: _Function = ...,
@@ -102,6 +104,10 @@ class LstmPlan:
         keep_h: _Array | None = ...,
         keep_c: _Array | None = ...,
         h_mask: _Array | None = ...,
+        gain_ih: _Array | None = ...,
+        gain_hh: _Array | None = ...,
+        gain_c: _Array | None = ...,
+        bias_c: _Array | None = ...,
     ) -> LstmTape | None: ...
 
 class LstmTape:
@@ -144,6 +150,10 @@ class LstmTape:
         keep_h: _Array | None = ...,
         keep_c: _Array | None = ...,
         h_mask: _Array | None = ...,
+        d_gain_ih: _Array | None = ...,
+        d_gain_hh: _Array | None = ...,
+        d_gain_c: _Array | None = ...,
+        d_bias_c: _Array | None = ...,
     ) -> None: ...
 
 class LinearPlan:

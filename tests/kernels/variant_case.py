@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx import _core, reference
-from lstmx.reference import GRU, Activation, CellOptions, LstmCell, RnnCell
+from lstmx.reference import GRU, Activation, CellOptions, LayerNormLstmCell, LstmCell, RnnCell
 from tests.kernels.arrays import assert_same_bits, output
 from tests.running_error import bounded
 
 PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_ch", "weight_hr")
+GAINS = ("gain_ih", "gain_hh", "gain_c", "bias_c")  # of layer normalization
 MASKS = ("keep_h", "keep_c", "h_mask")  # by the names of the kernels
 REFERENCE_MASKS = dict(zip(MASKS, ("zoneout_h", "zoneout_c", "recurrent_mask"), strict=True))
 
@@ -27,7 +28,12 @@ class Variant(NamedTuple):
     def cell(self) -> reference.CellSpec:
         if self.kernel == "rnn":
             return RnnCell(self.options["activations"][2])
-        return GRU if self.kernel == "gru" else LstmCell(CellOptions(**self.options))
+        if self.kernel == "gru":
+            return GRU
+        options = {name: value for name, value in self.options.items() if name not in ("layer_norm", "eps")}
+        if self.options.get("layer_norm"):
+            return LayerNormLstmCell(CellOptions(**options), self.options["eps"])
+        return LstmCell(CellOptions(**options))
 
     @property
     def has_cells(self) -> bool:
@@ -71,6 +77,8 @@ VARIANTS = [
     )),
     Variant("everything", _EVERYTHING, MASKS, projects=True),
     Variant("everything_but_a_projection", _EVERYTHING, MASKS),
+    Variant("layer_norm", {"layer_norm": True, "eps": 1e-2}),
+    Variant("layer_norm_of_everything", _EVERYTHING | {"layer_norm": True, "eps": 1e-2}, MASKS, projects=True),
     Variant("gru", {}, kernel="gru"),
     Variant("gru_with_masks", {}, ("keep_h", "h_mask"), kernel="gru"),
     Variant("rnn", _activations("tanh", "tanh", "tanh"), kernel="rnn"),
@@ -94,6 +102,7 @@ def make_case(rng, variant, steps, batch, inputs, hidden, *, spans=True):
         "bias_hh": normal(rows),
         "weight_ch": normal(3 * hidden) if variant.options.get("peephole") else None,
         "weight_hr": normal(width, hidden, scale=1 / np.sqrt(hidden)) if variant.projects else None,
+        **{name: None for name in GAINS},
         "x": normal(steps, batch, inputs),
         "h_0": normal(batch, width),
         "c_0": normal(batch, hidden),
@@ -108,6 +117,9 @@ def make_case(rng, variant, steps, batch, inputs, hidden, *, spans=True):
     shapes = {"keep_h": (steps, batch, width), "keep_c": (steps, batch, hidden), "h_mask": (batch, width)}
     for name in variant.masks:  # zeros and ones among them
         case[name] = np.clip(rng.uniform(-0.3, 1.3, shapes[name]), 0, 1).astype(np.float32)
+    if variant.options.get("layer_norm"):
+        case |= {name: 1 + normal(4 * hidden, scale=0.3) for name in GAINS[:2]}
+        case |= {name: 1 + normal(hidden, scale=0.3) for name in GAINS[2:]}
     if not variant.has_cells:
         case |= {"c_0": case["h_0"], "dc_n": None, "dcells": None}
     if spans:
@@ -148,6 +160,7 @@ def run(variant, case, *, training=True, threads=1, checkpoint_steps=0, without_
         cells=out["cells"],
         gates=out.get("gates"),
         **masks,
+        **{name: case[name] for name in GAINS},
     )
     assert (tape is not None) == training
     names = ["y", "h_n", "c_n", "cells", *(["gates"] if trace else [])]
@@ -155,16 +168,17 @@ def run(variant, case, *, training=True, threads=1, checkpoint_steps=0, without_
     if training:
         gradients = {
             f"d_{name}": None if case[name] is None else np.zeros(case[name].shape, np.float32)
-            for name in PARAMETERS
+            for name in (*PARAMETERS, *GAINS)
         }
         before = out["y"].copy()
         d_parameters = list(gradients.values())
         tape.backward(
             *(case["x"], out["y"], case["h_0"], case["dy"], case["dh_n"], case["dc_n"]),
             *(out[name] for name in ("dx", "dh_0", "dc_0")),
-            *(*d_parameters[:4], threads, *d_parameters[4:]),
+            *(*d_parameters[:4], threads, *d_parameters[4:6]),
             dcells=case["dcells"],
             **masks,
+            **{f"d_{name}": gradients[f"d_{name}"] for name in GAINS},
         )
         assert_same_bits("y after backward", out["y"], before)
         names += ["dx", "dh_0", "dc_0"]
@@ -181,7 +195,7 @@ def expected(variant, case, *, training=True):
     }
     masks = {REFERENCE_MASKS[name]: given.get(name) for name in MASKS if training or name != "h_mask"}
     spans = {name: case[name] for name in ("lengths", "resets")}
-    params = {name: given[name] for name in PARAMETERS if name in given}
+    params = {name: given[name] for name in (*PARAMETERS, *GAINS) if name in given}
     state = (given["h_0"], given["c_0"]) if has_cells else (given["h_0"],)
     result = reference.recurrent_forward(given["x"], params, state, cell=variant.cell, **spans, **masks)
     outputs = {"y": result.y, "h_n": result.state[0]}

@@ -1,4 +1,4 @@
-"""The cells of the recurrent layers: the LSTM's options and the GRU, in all that a layer does with a cell.
+"""The cells of the recurrent layers: the LSTM's options, GRU and RNN, in all that a layer does with a cell.
 
 Against the reference and PyTorch with all gradients, masks included, which are drawn here as the layers draw
 them; streams, copies of bits, what the masks are like; refusals.
@@ -51,8 +51,17 @@ CASES = [
     (lstmx.GRU, {"reverse": True, "zoneout": 0.3, **LEARNT}),
     (lstmx.GRU, {"hidden_size": [5, 3], "bidirectional": True, "merge": "sum", "connection": "highway",
                  "zoneout": 0.2, "recurrent_dropout": 0.3, **LEARNT, "batch_first": True}),
+    (lstmx.RNN, {}),
+    (lstmx.RNN, {"nonlinearity": "relu", "batch_first": True, "bias": False, "checkpoint_steps": 2}),
+    (lstmx.RNN, {**MORE, "num_layers": 3, "nonlinearity": "relu"}),
+    (lstmx.RNN, {"hidden_size": [5, 3], **LEARNT, "connection": "residual"}),
+    (lstmx.RNN, {"zoneout": 0.3, "recurrent_dropout": 0.4, "checkpoint_steps": 2}),
+    (lstmx.RNN, {"reverse": True, "zoneout": 0.3, **LEARNT}),
+    (lstmx.RNN, {"hidden_size": [5, 3], "bidirectional": True, "merge": "sum", "connection": "highway",
+                 "zoneout": 0.2, "recurrent_dropout": 0.3, **LEARNT, "batch_first": True}),
 ]  # fmt: skip
 SPANS = [{}, {"lengths": LENGTHS}, {"resets": RESETS}, {"lengths": LENGTHS, "resets": RESETS}]
+KINDS = [lstmx.LSTM, lstmx.GRU, lstmx.RNN]
 STREAMS = [(kind, o) for kind, o in CASES if not o.get("bidirectional") and not o.get("reverse")]
 
 
@@ -75,11 +84,11 @@ def make(rng, kind, options, inputs=3):
 
 def parts_of(layer, state):
     """A state as the reference has it, a tuple of h and perhaps c."""
-    return (state,) if isinstance(layer, lstmx.GRU) and state is not None else state
+    return state if isinstance(layer, lstmx.LSTM) or state is None else (state,)
 
 
 def state_of(layer, parts):
-    return parts[0] if isinstance(layer, lstmx.GRU) else parts
+    return parts if isinstance(layer, lstmx.LSTM) else parts[0]
 
 
 def inputs_for(rng, layer, steps=6, batch=4):
@@ -109,6 +118,8 @@ def train(layer, x, state, dy, dstate, **spans):
 def cell_of(layer):
     if isinstance(layer, lstmx.GRU):
         return reference.GRU
+    if isinstance(layer, lstmx.RNN):
+        return reference.RnnCell(layer.nonlinearity)
     functions = tuple(a if isinstance(a, str) else reference.Activation(*a) for a in layer.activations)
     names = ("peephole", "coupled", "gate_clip", "cell_clip")
     options = {name: getattr(layer, name) for name in names}
@@ -118,14 +129,14 @@ def cell_of(layer):
 def masks_of(layer, rng, steps, batch, lengths):
     """The masks by the reference's names, with the time of x: what `rng` draws, or None: of inference."""
     zoneout = np.broadcast_to(layer.zoneout, 2)
-    if isinstance(layer, lstmx.GRU):
+    if not isinstance(layer, lstmx.LSTM):
         zoneout = (layer.zoneout, 0)
     masks = {}
     for name, value in layer.params.items():
         if not name.startswith("weight_hh"):
             continue
         suffix = name.removeprefix("weight_hh")
-        width, hidden = value.shape[1], len(value) // (3 if isinstance(layer, lstmx.GRU) else 4)
+        width, hidden = value.shape[1], len(value) // layer._GATES
         for part, p, units in zip("hc", zoneout, (width, hidden), strict=True):
             if p:
                 shape = (steps, batch, units)
@@ -260,6 +271,7 @@ class TestMeaning:
         [
             (lstmx.LSTM, {"hidden_size": [40, 30], **ALL, "bidirectional": True, "proj_size": 20}),
             (lstmx.GRU, {"hidden_size": [40, 30], "zoneout": 0.2, "reverse": True}),
+            (lstmx.RNN, {"hidden_size": [40, 30], "zoneout": 0.2, "bidirectional": True}),
         ],
         ids=name_of,
     )
@@ -277,7 +289,7 @@ class TestMeaning:
             lstmx.set_num_threads(threads)
         assert_same(got, want)
 
-    @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
+    @pytest.mark.parametrize("kind", KINDS)
     def test_reverse_is_the_second_direction(self, rng, kind):
         """Of a bidirectional layer, bit for bit, under the names of the first."""
         both, one = make(rng, kind, {"bidirectional": True}), make(rng, kind, {"reverse": True})
@@ -286,7 +298,7 @@ class TestMeaning:
         for spans in SPANS:
             np.testing.assert_array_equal(one(x, **spans)[0], both(x, **spans)[0][:, :, 5:])
 
-    @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
+    @pytest.mark.parametrize("kind", KINDS)
     def test_a_backward_belongs_to_the_masks_of_its_forward(self, rng, kind):
         layer = make(rng, kind, {"zoneout": 0.3, "recurrent_dropout": 0.4})
         x, state, dy, dstate = inputs_for(rng, layer)
@@ -307,7 +319,7 @@ class TestMeaning:
 
 
 class TestInitialValues:
-    @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
+    @pytest.mark.parametrize("kind", KINDS)
     def test_pytorch(self, kind):
         options = {"proj_size": 20, "peephole": True} if kind is lstmx.LSTM else {}
         layer = kind(30, 100, 2, **options, rng=0)
@@ -336,7 +348,7 @@ class TestInitialValues:
 
 
 class TestMasks:
-    @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
+    @pytest.mark.parametrize("kind", KINDS)
     def test_zoneout_keeps_as_often_as_it_says(self, rng, kind):
         layer = make(rng, kind, {"hidden_size": 40, "zoneout": 0.3})
         y = np.concatenate([np.zeros((1, 20, 40), np.float32), layer.forward(normal(rng, 50, 20, 3))[0]])
@@ -352,7 +364,7 @@ class TestMasks:
         assert abs((c_n == state[1]).mean() - 0.25) < 0.025
         assert not (h_n == state[0]).any()
 
-    @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
+    @pytest.mark.parametrize("kind", KINDS)
     def test_zoneout_of_everything_keeps_the_state(self, rng, kind):
         layer = make(rng, kind, {"zoneout": 1.0})
         x, state, dy, dstate = inputs_for(rng, layer)
@@ -364,16 +376,16 @@ class TestMasks:
         train(layer, x, state, dy, dstate)
         assert not layer.arena.grads.any()
 
-    @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
+    @pytest.mark.parametrize("kind", KINDS)
     def test_recurrent_dropout_drops_as_often_as_it_says(self, rng, kind):
         """weight_hh is the identity in the candidate's rows: of a GRU r = 1, z = 0, so h' = tanh(h or 0)."""
         layer = kind(1, 50, recurrent_dropout=0.4, rng=0)
         with layer.editing() as params:
             for view in params.values():
                 view[...] = 0
-            params["weight_hh_l0"][100:150] = np.eye(50)
+            params["weight_hh_l0"][: 50 if kind is lstmx.RNN else 150][-50:] = np.eye(50)
         h = np.ones((1, 400, 50), np.float32)
-        state = h if kind is lstmx.GRU else (h, 0 * h)
+        state = state_of(layer, (h, 0 * h))
         y, _, _ = layer.forward(np.zeros((1, 400, 1), np.float32), state)
         off = 0.5 if kind is lstmx.GRU else 0.0
         assert abs((np.abs(y - off) < 1e-7).mean() - 0.4) < 0.02
@@ -400,6 +412,7 @@ class TestMasks:
         [
             (lstmx.LSTM, {**ALL, "weight_dropout": 0.2}),
             (lstmx.GRU, {"zoneout": 0.3, "recurrent_dropout": 0.4}),
+            (lstmx.RNN, {"zoneout": 0.3, "weight_dropout": 0.2}),
         ],
         ids=name_of,
     )
@@ -450,7 +463,7 @@ class TestStreams:
         stream.state = saved
         np.testing.assert_array_equal(stream.run(more), went_on)
 
-    @pytest.mark.parametrize("kind", [lstmx.LSTM, lstmx.GRU])
+    @pytest.mark.parametrize("kind", KINDS)
     def test_not_from_the_end(self, kind):
         with pytest.raises(
             ValueError, match=r"\(3, 5, reverse=True\), which reads the sequence from its end"
@@ -478,6 +491,9 @@ def test_a_model_file_holds_it_all(rng, tmp_path, kind, options):
         (lstmx.GRU, {}),
         (lstmx.GRU, {"num_layers": 2, "bidirectional": True, "batch_first": True}),
         (lstmx.GRU, {"num_layers": 3, "bias": False}),
+        (lstmx.RNN, {}),
+        (lstmx.RNN, {"nonlinearity": "relu", "num_layers": 2, "bidirectional": True, "batch_first": True}),
+        (lstmx.RNN, {"num_layers": 3, "bias": False}),
     ],
     ids=name_of,
 )
@@ -572,6 +588,14 @@ REFUSED = [
     (lstmx.GRU, {"zoneout": -0.1}, ValueError, "zoneout: expected at least 0.0, got -0.1"),
     (lstmx.GRU, {"zoneout": [0.1, 0.1]}, TypeError, r"zoneout: expected a number, got \[0.1, 0.1\]"),
     (lstmx.GRU, {"reverse": 1}, TypeError, "reverse: expected True or False, got 1"),
+    (
+        lstmx.RNN,
+        {"nonlinearity": "sigmoid"},
+        ValueError,
+        "nonlinearity: expected one of 'tanh', 'relu', got 'sigmoid'",
+    ),
+    (lstmx.RNN, {"zoneout": 2}, ValueError, "zoneout: expected at most 1.0, got 2"),
+    (lstmx.RNN, {"hidden_size": [5, 0]}, ValueError, r"hidden_size\[1\]: expected at least 1, got 0"),
 ]
 
 
@@ -583,12 +607,13 @@ def test_refused_arguments(kind, options, error, match):
         from_config({"type": kind.__name__, "input_size": 3, "hidden_size": 5} | options)
 
 
+@pytest.mark.parametrize("kind", [lstmx.GRU, lstmx.RNN])
 @pytest.mark.parametrize("option", ["proj_size", "peephole", "activations", "forget_bias"])
-def test_a_gru_has_no_options_of_the_lstm(option):
+def test_others_have_no_options_of_the_lstm(kind, option):
     with pytest.raises(TypeError, match=option):
-        lstmx.GRU(3, 5, **{option: 1})
+        kind(3, 5, **{option: 1})
     with pytest.raises(ValueError, match=option):
-        from_config({"type": "GRU", "input_size": 3, "hidden_size": 5, option: 1})
+        from_config({"type": kind.__name__, "input_size": 3, "hidden_size": 5, option: 1})
 
 
 def test_dropout_of_a_single_layer_warns():
@@ -603,6 +628,7 @@ def zeros(*shape):
 
 REFUSED_STATES = [
     (lstmx.GRU, {}, (zeros(1, 4, 5), zeros(1, 4, 5)), ValueError, r"state: expected shape \(1, 4, 5\)"),
+    (lstmx.RNN, {}, (zeros(1, 4, 5), zeros(1, 4, 5)), ValueError, r"state: expected shape \(1, 4, 5\)"),
     (lstmx.GRU, {}, zeros(1, 4, 3), ValueError, r"state: expected shape \(1, 4, 5\), got \(1, 4, 3\)"),
     (lstmx.GRU, {"hidden_size": [5, 3]}, zeros(2, 4, 5), TypeError, "state: expected 2 arrays, one a layer"),
     (

@@ -55,6 +55,9 @@ MAKERS = {
     "GRU(4, [3, 5], num_layers=2, bidirectional=True, zoneout=0.25)": lambda: lstmx.GRU(
         4, [3, 5], bidirectional=True, zoneout=0.25, rng=0
     ),
+    "RNN(4, [3, 5], num_layers=2, nonlinearity='relu', zoneout=0.25)": lambda: lstmx.RNN(
+        4, [3, 5], 2, "relu", zoneout=0.25, rng=0
+    ),
     "Sequential(GRU(4, 3), Linear(3, 2))": lambda: lstmx.Sequential(
         lstmx.GRU(4, 3, rng=0), lstmx.Linear(3, 2, rng=0)
     ),
@@ -73,6 +76,10 @@ MAKERS = {
         lstmx.Embedding(6, 3, rng=0), lstmx.LSTM(3, 4, rng=0)
     ),
     "LayerNorm(4)": lambda: lstmx.LayerNorm(4),
+    "Sequential(BatchNorm(4, dtype='float64'), LayerNorm(4, dtype='float64'))": lambda: lstmx.Sequential(
+        lstmx.BatchNorm(4, dtype="float64"), lstmx.LayerNorm(4, dtype="float64")
+    ),
+    "Embedding(6, 3, dtype='float64')": lambda: lstmx.Embedding(6, 3, dtype="float64", rng=0),
     "LayerNorm(4, eps=0.001)": lambda: lstmx.LayerNorm(4, 1e-3),
     "Residual(Sequential(LSTM(4, 3), Dropout(p=0.25), Linear(3, 4)))": lambda: lstmx.Residual(
         lstmx.Sequential(lstmx.LSTM(4, 3, rng=0), lstmx.Dropout(0.25, rng=0), lstmx.Linear(3, 4, rng=0))
@@ -200,7 +207,7 @@ for _ in range(10_000):
 
 BAD = {
     "no mapping": (["Linear"], "config: expected a mapping, got list"),
-    "unknown type": (LINEAR | {"type": "RNN"}, "config: expected 'type' one of LSTM, .*, got 'RNN'"),
+    "unknown type": (LINEAR | {"type": "Conv"}, "config: expected 'type' one of LSTM, .*, got 'Conv'"),
     "no type": ({"in_features": 2}, "expected 'type' one of .*, got None"),
     "a type that is no text": (LINEAR | {"type": ["Linear"]}, "expected 'type' one of"),
     "missing argument": ({"type": "Linear", "in_features": 2}, "config: .*out_features"),

@@ -19,8 +19,10 @@ CLOSE = {"rtol": 1e-12, "atol": 1e-13}
 def model(dtype="float64"):
     return lstmx.Sequential(
         lstmx.LSTM(3, 5, num_layers=2, bidirectional=True, batch_first=True, dtype=dtype, rng=0),
+        lstmx.BatchNorm(10, batch_first=True, dtype=dtype),
         lstmx.Dropout(0.0),
         lstmx.LastStep(),
+        lstmx.LayerNorm(10, dtype=dtype),
         lstmx.Linear(10, 2, dtype=dtype, rng=1),
     )
 
@@ -44,6 +46,23 @@ def test_an_lstm_is_the_reference(rng):
             np.testing.assert_allclose(ours, theirs, **CLOSE)
 
 
+@pytest.mark.parametrize("kind", [lstmx.GRU, lstmx.RNN])
+def test_cells_without_c_are_the_reference(rng, kind):
+    layer = kind(3, 5, num_layers=2, bidirectional=True, dtype="float64", rng=0)
+    shapes = (7, 4, 3), (4, 4, 5), (7, 4, 10), (4, 4, 5)
+    x, h_0, dy, dh_n = (rng.standard_normal(shape) for shape in shapes)
+    spans = {"lengths": np.array([7, 2, 0, 5]), "resets": rng.random((7, 4)) < 0.2}
+    y, h_n, backward = layer.forward(x, h_0, **spans)
+    got = [y, h_n, *backward(dy, dh_n), *layer.grads.values()]
+    options = {"cell": getattr(reference, kind.__name__), "num_layers": 2, "bidirectional": True}
+    want_y, final, undo = reference.recurrent(x, layer.params, (h_0,), **options, **spans)
+    dx, d_initial, grads = undo(dy, (dh_n,))
+    want = [want_y, *final, dx, *d_initial, *(grads[name] for name in layer.grads)]
+    for ours, theirs in zip(got, want, strict=True):
+        assert ours.dtype == np.float64
+        np.testing.assert_allclose(ours, theirs, **CLOSE)
+
+
 def test_a_linear_layer_is_the_reference(rng):
     layer = lstmx.Linear(3, 5, dtype="float64", rng=0)
     x, dy = rng.standard_normal((2, 7, 3)), rng.standard_normal((2, 7, 5))
@@ -54,6 +73,46 @@ def test_a_linear_layer_is_the_reference(rng):
     np.testing.assert_allclose(dx, dy @ weight, **CLOSE)
     np.testing.assert_allclose(layer.grads["weight"], np.einsum("bto,bti->oi", dy, x), **CLOSE)
     np.testing.assert_allclose(layer.grads["bias"], dy.sum((0, 1)), **CLOSE)
+
+
+def test_normalizations_are_the_reference(rng):
+    x, dy, lengths = rng.standard_normal((6, 4, 3)), rng.standard_normal((6, 4, 3)), [5, 0, 2, 6]
+    layers = lstmx.BatchNorm(3, dtype="float64"), lstmx.LayerNorm(3, dtype="float64")
+    for layer in layers:
+        with layer.editing() as views:
+            for view in views.values():
+                view[...] = rng.uniform(0.5, 2.0, 3)
+    batch, layer = layers
+    values = batch.state_dict()
+    want_y, *running = reference.batch_norm_forward(x, **values, lengths=lengths)
+    want = reference.batch_norm_backward(x, values["weight"], dy, lengths=lengths)
+    y, _, backward = batch.forward(x, lengths=lengths)
+    dx = backward(dy)[0]
+    got = [y, dx, *batch.grads.values(), *batch.buffers.values()]
+    inferred = batch(x, lengths=lengths)[0]
+    wanted = reference.batch_norm_inference(x, **batch.state_dict(), lengths=lengths)
+    x, dy = x.reshape(-1, 3), dy.reshape(-1, 3)
+    y, _, backward = layer.forward(x)
+    got += [inferred, y, backward(dy)[0], *layer.grads.values()]
+    params = layer.params["weight"], layer.params["bias"]
+    want = [want_y, *want, *running, wanted, reference.layer_norm_forward(x, *params)]
+    want += reference.layer_norm_backward(x, params[0], dy)
+    for ours, theirs in zip(got, want, strict=True):
+        assert ours.dtype == np.float64
+        np.testing.assert_allclose(ours, theirs, **CLOSE)
+
+
+def test_an_embedding_begins_a_model(rng):
+    layers = lstmx.Embedding(5, 3, 0, dtype="float64", rng=0), lstmx.RNN(3, 2, dtype="float64", rng=1)
+    net, x, dy = lstmx.Sequential(*layers), np.array([[1, 4], [0, 1], [4, 4]]), rng.standard_normal((3, 2, 2))
+    y, _, backward = net.forward(x)
+    backward(dy)
+    rows, _, inner = layers[1].forward(layers[0].params["weight"][x])
+    np.testing.assert_array_equal(y, rows)
+    want = np.zeros((5, 3))
+    np.add.at(want, x, inner(dy)[0])
+    want[0] = 0
+    np.testing.assert_allclose(layers[0].grads["weight"], want, **CLOSE)
 
 
 def test_the_gradient_of_a_model_is_the_slope_of_its_loss(rng):
@@ -69,7 +128,7 @@ def test_the_gradient_of_a_model_is_the_slope_of_its_loss(rng):
         moved = copy.deepcopy(net)
         moved.arena.params[...] = params + step * direction
         moved.arena.touch()
-        values.append(loss(moved(x, lengths=lengths)[0], target)[0])
+        values.append(loss(moved.forward(x, lengths=lengths)[0], target)[0])
     np.testing.assert_allclose((values[0] - values[1]) / 2e-6, slope, rtol=1e-7)
 
 

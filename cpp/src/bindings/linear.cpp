@@ -7,8 +7,8 @@ namespace {
 
 template <class Real>
 std::unique_ptr<LinearTape<Real>> forward(LinearPlan<Real>& plan, std::int64_t version, const py::array& weight,
-                                    const Optional& bias, const py::array& x, const py::array& y, bool training,
-                                    int threads) {
+                                          const Optional& bias, const py::array& x, const py::array& y, bool training,
+                                          int threads) {
   const Index in = plan.in(), out = plan.out();
   const Real* w = dense_input<Real>("weight", weight, {out, in});
   const Real* b = dense_input<Real>("bias", bias, {out});
@@ -62,7 +62,8 @@ py::object backward_once(const LinearTape<Real>& tape, const py::array& x, const
                          const py::array& d_weight, const Optional& d_bias, int threads) {
   const Index in = tape.in(), out = tape.out(), N = tape.rows();
   if (!is_dense<Real>(x) || x.size() != N * in) refuse("x", "a dense array of " + std::to_string(N * in) + " numbers");
-  if (!is_dense<Real>(dy) || dy.size() != N * out) refuse("dy", "a dense array of " + std::to_string(N * out) + " numbers");
+  if (!is_dense<Real>(dy) || dy.size() != N * out)
+    refuse("dy", "a dense array of " + std::to_string(N * out) + " numbers");
   LinearBackward<Real> args{};
   args.x = static_cast<const Real*>(x.data());
   args.x_row = in;
@@ -112,11 +113,13 @@ template <class Real>
 void bind(py::module_& m, const char* plan, const char* tape) {
   using py::arg;
   py::class_<LinearTape<Real>>(m, tape)
-      .def("call", &backward_once<Real>, arg("x"), arg("dy"), arg("need_dx"), arg("d_weight"), arg("d_bias"), arg("threads"))
+      .def("call", &backward_once<Real>, arg("x"), arg("dy"), arg("need_dx"), arg("d_weight"), arg("d_bias"),
+           arg("threads"))
       .def("backward", &backward<Real>, arg("x"), arg("dy"), arg("dx"), arg("d_weight"), arg("d_bias"), arg("threads"));
   py::class_<LinearPlan<Real>>(m, plan)
       .def(py::init<Index, Index>(), arg("in_features"), arg("out_features"))
-      .def("call", &call_once<Real>, arg("version"), arg("weight"), arg("bias"), arg("x"), arg("training"), arg("threads"))
+      .def("call", &call_once<Real>, arg("version"), arg("weight"), arg("bias"), arg("x"), arg("training"),
+           arg("threads"))
       .def("forward", &forward<Real>, arg("version"), arg("weight"), arg("bias"), arg("x"), arg("y"), arg("training"),
            arg("threads"));
 }

@@ -134,10 +134,11 @@ py::object squared_error(py::handle pred, py::handle target, const std::string& 
 
 void bind_optimizers(py::module_& m) {
   using py::arg;
-  m.def("sgd_step", by_dtype(&sgd_step<float>, &sgd_step<double>), arg("params"), arg("grads"), arg("velocity"), arg("segments"), arg("decays"), arg("lr"),
-        arg("momentum"), arg("nesterov"), arg("grad_scale"));
-  m.def("adam_step", by_dtype(&adam_step<float>, &adam_step<double>), arg("params"), arg("grads"), arg("m"), arg("v"), arg("segments"), arg("decays"),
-        arg("lr"), arg("beta1"), arg("beta2"), arg("eps"), arg("step"), arg("decoupled"), arg("grad_scale"));
+  m.def("sgd_step", by_dtype(&sgd_step<float>, &sgd_step<double>), arg("params"), arg("grads"), arg("velocity"),
+        arg("segments"), arg("decays"), arg("lr"), arg("momentum"), arg("nesterov"), arg("grad_scale"));
+  m.def("adam_step", by_dtype(&adam_step<float>, &adam_step<double>), arg("params"), arg("grads"), arg("m"), arg("v"),
+        arg("segments"), arg("decays"), arg("lr"), arg("beta1"), arg("beta2"), arg("eps"), arg("step"),
+        arg("decoupled"), arg("grad_scale"));
   m.def("sum_of_squares", by_dtype(&array_sum_of_squares<float>, &array_sum_of_squares<double>), arg("x"));
   m.def("squared_error", by_dtype(&squared_error<float>, &squared_error<double>), arg("pred"), arg("target"),
         arg("divisor"));

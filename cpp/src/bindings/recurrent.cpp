@@ -23,25 +23,48 @@ const std::int64_t* check_lengths(const Optional& lengths, Index T, Index B) {
   return values;
 }
 
-// The parameters' shapes; `check` is dense_input or dense_output. What of them there is, is the plan's business above.
+// The parameters that not every cell has.
+struct Others {
+  const Optional &weight_ch, &weight_hr, &gain_ih, &gain_hh, &gain_c, &bias_c;
+
+  // Refuses what is missing of the plan's, or is given without being the plan's.
+  void check(const VariantOptions& options, bool projects) const {
+    if (options.peepholes != weight_ch.has_value()) refuse("weight_ch", "an array where there are peepholes");
+    if (projects != weight_hr.has_value()) refuse("weight_hr", "an array where there is a projection");
+    for (const Optional* gain : {&gain_ih, &gain_hh, &gain_c, &bias_c}) {
+      if (options.layer_norm != gain->has_value())
+        refuse("gain_ih, gain_hh, gain_c, bias_c", "arrays where there is layer normalization");
+    }
+  }
+};
+
+const Optional nothing;
+const Others no_others{nothing, nothing, nothing, nothing, nothing, nothing};
+
+// The parameters' shapes; `check` is dense_input or dense_output.
 template <class Result, class Matrix, class Check>
 Result check_parameters(Index R, Index I, Index H, Index P, const Matrix& weight_ih, const Matrix& weight_hh,
-                        const Optional& bias_ih, const Optional& bias_hh, const Optional& weight_ch,
-                        const Optional& weight_hr, const Check& check) {
-  return {check("weight_ih", weight_ih, {R * H, I}), check("weight_hh", weight_hh, {R * H, P}),
-          check("bias_ih", bias_ih, {R * H}),        check("bias_hh", bias_hh, {R * H}),
-          check("weight_ch", weight_ch, {3 * H}),    check("weight_hr", weight_hr, {P, H})};
+                        const Optional& bias_ih, const Optional& bias_hh, const Others& o, const Check& check) {
+  return {check("weight_ih", weight_ih, {R * H, I}),
+          check("weight_hh", weight_hh, {R * H, P}),
+          check("bias_ih", bias_ih, {R * H}),
+          check("bias_hh", bias_hh, {R * H}),
+          check("weight_ch", o.weight_ch, {3 * H}),
+          check("weight_hr", o.weight_hr, {P, H}),
+          check("gain_ih", o.gain_ih, {R * H}),
+          check("gain_hh", o.gain_hh, {R * H}),
+          check("gain_c", o.gain_c, {H}),
+          check("bias_c", o.bias_c, {H})};
 }
 
 template <class Real>
-RecurrentWeights<Real> check_weights(const RecurrentPlan<Real>& plan, const py::array& weight_ih, const py::array& weight_hh,
-                               const Optional& bias_ih, const Optional& bias_hh, const Optional& weight_ch,
-                               const Optional& weight_hr) {
+RecurrentWeights<Real> check_weights(const RecurrentPlan<Real>& plan, const py::array& weight_ih,
+                                     const py::array& weight_hh, const Optional& bias_ih, const Optional& bias_hh,
+                                     const Others& others) {
   const Index H = plan.hidden_size(), P = plan.output_size();
-  if (plan.options().peepholes != weight_ch.has_value()) refuse("weight_ch", "an array where there are peepholes");
-  if ((P != H) != weight_hr.has_value()) refuse("weight_hr", "an array where there is a projection");
+  others.check(plan.options(), P != H);
   return check_parameters<RecurrentWeights<Real>>(
-      plan.gate_rows(), plan.input_size(), H, P, weight_ih, weight_hh, bias_ih, bias_hh, weight_ch, weight_hr,
+      plan.gate_rows(), plan.input_size(), H, P, weight_ih, weight_hh, bias_ih, bias_hh, others,
       [](const char* name, const auto& array, std::initializer_list<Index> shape) {
         return dense_input<Real>(name, array, shape);
       });
@@ -49,13 +72,12 @@ RecurrentWeights<Real> check_weights(const RecurrentPlan<Real>& plan, const py::
 
 template <class Real>
 RecurrentGradients<Real> check_gradients(const RecurrentTape<Real>& tape, const py::array& d_weight_ih,
-                                   const py::array& d_weight_hh, const Optional& d_bias_ih, const Optional& d_bias_hh,
-                                   const Optional& d_weight_ch, const Optional& d_weight_hr) {
+                                         const py::array& d_weight_hh, const Optional& d_bias_ih,
+                                         const Optional& d_bias_hh, const Others& others) {
   const RecurrentSizes& n = tape.size();
-  if (tape.options().peepholes != d_weight_ch.has_value()) refuse("d_weight_ch", "an array where there are peepholes");
-  if ((n.P != n.H) != d_weight_hr.has_value()) refuse("d_weight_hr", "an array where there is a projection");
+  others.check(tape.options(), n.P != n.H);
   return check_parameters<RecurrentGradients<Real>>(
-      tape.gate_rows(), n.I, n.H, n.P, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, d_weight_ch, d_weight_hr,
+      tape.gate_rows(), n.I, n.H, n.P, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, others,
       [](const char* name, const auto& array, std::initializer_list<Index> shape) {
         return dense_output<Real>((std::string("d_") + name).c_str(), array, shape);
       });
@@ -68,16 +90,19 @@ ConstView3<Real> check_keep(const char* name, const Optional& array, Index T, In
 }
 
 template <class Real>
-std::unique_ptr<RecurrentTape<Real>> forward(RecurrentPlan<Real>& plan, std::int64_t version, const py::array& weight_ih,
-                                       const py::array& weight_hh, const Optional& bias_ih, const Optional& bias_hh,
-                                       const py::array& x, const Optional& h_0, const Optional& c_0,
-                                       const Optional& lengths, const Optional& resets, const py::array& y,
-                                       const py::array& h_n, const py::array& c_n, bool training,
-                                       Index checkpoint_steps, int threads, const Optional& weight_ch,
-                                       const Optional& weight_hr, const Optional& cells, const Optional& gates,
-                                       const Optional& keep_h, const Optional& keep_c, const Optional& h_mask) {
+std::unique_ptr<RecurrentTape<Real>> forward(RecurrentPlan<Real>& plan, std::int64_t version,
+                                             const py::array& weight_ih, const py::array& weight_hh,
+                                             const Optional& bias_ih, const Optional& bias_hh, const py::array& x,
+                                             const Optional& h_0, const Optional& c_0, const Optional& lengths,
+                                             const Optional& resets, const py::array& y, const py::array& h_n,
+                                             const py::array& c_n, bool training, Index checkpoint_steps, int threads,
+                                             const Optional& weight_ch, const Optional& weight_hr,
+                                             const Optional& cells, const Optional& gates, const Optional& keep_h,
+                                             const Optional& keep_c, const Optional& h_mask, const Optional& gain_ih,
+                                             const Optional& gain_hh, const Optional& gain_c, const Optional& bias_c) {
   const Index I = plan.input_size(), H = plan.hidden_size(), P = plan.output_size();
-  const RecurrentWeights<Real> weights = check_weights(plan, weight_ih, weight_hh, bias_ih, bias_hh, weight_ch, weight_hr);
+  const RecurrentWeights<Real> weights = check_weights(plan, weight_ih, weight_hh, bias_ih, bias_hh,
+                                                       {weight_ch, weight_hr, gain_ih, gain_hh, gain_c, bias_c});
   const Array<Real> in("x", x, 3, Access::read);
   const Index T = in.shape(0), B = in.shape(1);
   if (in.shape(2) != I) refuse("x", "shape (*, *, " + std::to_string(I) + ")");
@@ -119,16 +144,15 @@ std::unique_ptr<RecurrentTape<Real>> forward(RecurrentPlan<Real>& plan, std::int
 // of the border. Returns (y, (h_n, c_n), tape or None), or None where an argument would have to be converted or
 // refused, which is Python's business.
 template <class Real>
-py::object call_once(RecurrentPlan<Real>& plan, std::int64_t version, const py::array& weight_ih, const py::array& weight_hh,
-                     const Optional& bias_ih, const Optional& bias_hh, py::handle x, py::handle state, bool batch_first,
-                     bool training, Index checkpoint_steps, int threads) {
+py::object call_once(RecurrentPlan<Real>& plan, std::int64_t version, const py::array& weight_ih,
+                     const py::array& weight_hh, const Optional& bias_ih, const Optional& bias_hh, py::handle x,
+                     py::handle state, bool batch_first, bool training, Index checkpoint_steps, int threads) {
   const Index I = plan.input_size(), H = plan.hidden_size();
   if (plan.cell() != Cell::lstm || !is_readable<Real>(x, {-1, -1, I})) return py::none();
   const auto array = py::reinterpret_borrow<py::array>(x);
   const int time = batch_first ? 1 : 0, row = 1 - time;
   const Index T = array.shape(time), B = array.shape(row);
-  const RecurrentWeights<Real> weights =
-      check_weights(plan, weight_ih, weight_hh, bias_ih, bias_hh, std::nullopt, std::nullopt);
+  const RecurrentWeights<Real> weights = check_weights(plan, weight_ih, weight_hh, bias_ih, bias_hh, no_others);
   RecurrentCall<Real> call{};
   call.T = T;
   call.B = B;
@@ -182,7 +206,7 @@ py::object backward_once(RecurrentTape<Real>& tape, const py::array& x, const py
   if (dy) args.dy = view("dy", *dy, H);
   args.dh_n = dense_input<Real>("dh_n", dh_n, {1, B, H});
   args.dc_n = dense_input<Real>("dc_n", dc_n, {1, B, H});
-  args.gradients = check_gradients(tape, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, std::nullopt, std::nullopt);
+  args.gradients = check_gradients(tape, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, no_others);
   args.threads = check_threads(threads);
   py::object dx = py::none(), dstate = py::none();
   if (need_dx) {
@@ -205,13 +229,14 @@ py::object backward_once(RecurrentTape<Real>& tape, const py::array& x, const py
 }
 
 template <class Real>
-void backward(RecurrentTape<Real>& tape, const py::array& x, const py::array& y, const Optional& h_0, const Optional& dy,
-              const Optional& dh_n, const Optional& dc_n, const Optional& dx, const Optional& dh_0,
+void backward(RecurrentTape<Real>& tape, const py::array& x, const py::array& y, const Optional& h_0,
+              const Optional& dy, const Optional& dh_n, const Optional& dc_n, const Optional& dx, const Optional& dh_0,
               const Optional& dc_0, const py::array& d_weight_ih, const py::array& d_weight_hh,
               const Optional& d_bias_ih, const Optional& d_bias_hh, int threads, const Optional& d_weight_ch,
               const Optional& d_weight_hr, const Optional& dcells, const Optional& keep_h, const Optional& keep_c,
-              const Optional& h_mask) {
-  const auto [T, B, I, H, P, rows, masked] = tape.size();
+              const Optional& h_mask, const Optional& d_gain_ih, const Optional& d_gain_hh, const Optional& d_gain_c,
+              const Optional& d_bias_c) {
+  const auto [T, B, I, H, P, rows, masked, normalized] = tape.size();
   RecurrentBackward<Real> args{};
   args.x = Array<Real>("x", x, 3, Access::read).shaped({T, B, I}).view3();
   args.y = Array<Real>("y", y, 3, Access::read).shaped({T, B, P}).view3();
@@ -223,7 +248,8 @@ void backward(RecurrentTape<Real>& tape, const py::array& x, const py::array& y,
   if (dx) args.dx = Array<Real>("dx", *dx, 3, Access::write).shaped({T, B, I}).mutable_view3();
   args.dh_0 = dense_output<Real>("dh_0", dh_0, {B, P});
   args.dc_0 = dense_output<Real>("dc_0", dc_0, {B, H});
-  args.gradients = check_gradients(tape, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, d_weight_ch, d_weight_hr);
+  args.gradients = check_gradients(tape, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh,
+                                   {d_weight_ch, d_weight_hr, d_gain_ih, d_gain_hh, d_gain_c, d_bias_c});
   args.staged.keep_h = check_keep<Real>("keep_h", keep_h, T, B, P);
   args.staged.keep_c = check_keep<Real>("keep_c", keep_c, T, B, H);
   args.staged.h_mask = dense_input<Real>("h_mask", h_mask, {B, P});
@@ -255,16 +281,17 @@ Activation check_activation(const char* name, const NamedActivation& activation)
 
 template <class Real>
 std::unique_ptr<RecurrentPlan<Real>> make_plan(Index input_size, Index hidden_size, const std::string& cell,
-                                         std::optional<Index> output_size, bool coupled, bool peepholes,
-                                         double gate_clip, double cell_clip, const NamedActivation& gate,
-                                         const NamedActivation& candidate, const NamedActivation& output) {
+                                               std::optional<Index> output_size, bool coupled, bool peepholes,
+                                               bool layer_norm, double eps, double gate_clip, double cell_clip,
+                                               const NamedActivation& gate, const NamedActivation& candidate,
+                                               const NamedActivation& output) {
   const Cell kind = check_cell(cell);
   const Index P = output_size.value_or(hidden_size);
-  if (kind != Cell::variant && (P != hidden_size || peepholes))
-    refuse("cell", "variant, for a projection or peepholes");
+  if (kind != Cell::variant && (P != hidden_size || peepholes || layer_norm))
+    refuse("cell", "variant, for a projection, peepholes or layer normalization");
   return std::make_unique<RecurrentPlan<Real>>(
       kind, input_size, hidden_size, P,
-      VariantOptions{coupled, peepholes, gate_clip, cell_clip, check_activation("gate", gate),
+      VariantOptions{coupled, peepholes, layer_norm, eps, gate_clip, cell_clip, check_activation("gate", gate),
                      check_activation("candidate", candidate), check_activation("output", output)});
 }
 
@@ -278,21 +305,25 @@ void bind(py::module_& m, const char* plan, const char* tape) {
       .def("backward", &backward<Real>, arg("x"), arg("y"), arg("h_0"), arg("dy"), arg("dh_n"), arg("dc_n"), arg("dx"),
            arg("dh_0"), arg("dc_0"), arg("d_weight_ih"), arg("d_weight_hh"), arg("d_bias_ih"), arg("d_bias_hh"),
            arg("threads"), arg("d_weight_ch") = py::none(), arg("d_weight_hr") = py::none(), arg("dcells") = py::none(),
-           arg("keep_h") = py::none(), arg("keep_c") = py::none(), arg("h_mask") = py::none());
+           arg("keep_h") = py::none(), arg("keep_c") = py::none(), arg("h_mask") = py::none(),
+           arg("d_gain_ih") = py::none(), arg("d_gain_hh") = py::none(), arg("d_gain_c") = py::none(),
+           arg("d_bias_c") = py::none());
   py::class_<RecurrentPlan<Real>>(m, plan)
       .def(py::init(&make_plan<Real>), arg("input_size"), arg("hidden_size"), py::kw_only(), arg("cell") = "lstm",
-           arg("output_size") = py::none(), arg("coupled") = false, arg("peepholes") = false,
-           arg("gate_clip") = std::numeric_limits<double>::infinity(),
+           arg("output_size") = py::none(), arg("coupled") = false, arg("peepholes") = false, arg("layer_norm") = false,
+           arg("eps") = 1e-5, arg("gate_clip") = std::numeric_limits<double>::infinity(),
            arg("cell_clip") = std::numeric_limits<double>::infinity(), arg("gate") = NamedActivation{"sigmoid", 0, 0},
            arg("candidate") = NamedActivation{"tanh", 0, 0}, arg("output") = NamedActivation{"tanh", 0, 0})
       .def("call", &call_once<Real>, arg("version"), arg("weight_ih"), arg("weight_hh"), arg("bias_ih"), arg("bias_hh"),
            arg("x"), arg("state").none(true), arg("batch_first"), arg("training"), arg("checkpoint_steps"),
            arg("threads"))
-      .def("forward", &forward<Real>, arg("version"), arg("weight_ih"), arg("weight_hh"), arg("bias_ih"), arg("bias_hh"),
-           arg("x"), arg("h_0"), arg("c_0"), arg("lengths"), arg("resets"), arg("y"), arg("h_n"), arg("c_n"),
-           arg("training"), arg("checkpoint_steps"), arg("threads"), arg("weight_ch") = py::none(),
+      .def("forward", &forward<Real>, arg("version"), arg("weight_ih"), arg("weight_hh"), arg("bias_ih"),
+           arg("bias_hh"), arg("x"), arg("h_0"), arg("c_0"), arg("lengths"), arg("resets"), arg("y"), arg("h_n"),
+           arg("c_n"), arg("training"), arg("checkpoint_steps"), arg("threads"), arg("weight_ch") = py::none(),
            arg("weight_hr") = py::none(), arg("cells") = py::none(), arg("gates") = py::none(),
-           arg("keep_h") = py::none(), arg("keep_c") = py::none(), arg("h_mask") = py::none());
+           arg("keep_h") = py::none(), arg("keep_c") = py::none(), arg("h_mask") = py::none(),
+           arg("gain_ih") = py::none(), arg("gain_hh") = py::none(), arg("gain_c") = py::none(),
+           arg("bias_c") = py::none());
 }
 
 }  // namespace

@@ -12,7 +12,9 @@ constexpr std::align_val_t alignment{64};
 }  // namespace
 
 template <class Real>
-void Buffer<Real>::Free::operator()(Real* p) const { ::operator delete[](p, alignment); }
+void Buffer<Real>::Free::operator()(Real* p) const {
+  ::operator delete[](p, alignment);
+}
 
 template <class Real>
 Buffer<Real>& Buffer<Real>::operator=(Buffer&& other) noexcept {
@@ -59,8 +61,8 @@ void BufferPool<Real>::release(Buffer<Real>&& buffer) noexcept {
   const std::lock_guard lock(mutex_);
   if (idle_.capacity() < most_idle) idle_.reserve(most_idle);
   if (idle_.size() == most_idle) {
-    const auto smallest = std::min_element(idle_.begin(), idle_.end(),
-                                           [](const Buffer<Real>& a, const Buffer<Real>& b) { return a.size_ < b.size_; });
+    const auto smallest = std::min_element(
+        idle_.begin(), idle_.end(), [](const Buffer<Real>& a, const Buffer<Real>& b) { return a.size_ < b.size_; });
     if (smallest->size_ >= buffer.size_) {
       dropped = std::move(buffer);
       return;

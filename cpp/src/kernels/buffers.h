@@ -1,5 +1,5 @@
-// Aligned buffers of numbers that outlive a call: a pool hands them out and takes them back, so that steady work touches no
-// new pages. A pool keeps a few idle buffers at most; any thread may acquire and release.
+// Aligned buffers of numbers that outlive a call: a pool hands them out and takes them back, so that steady work
+// touches no new pages. A pool keeps a few idle buffers at most; any thread may acquire and release.
 #pragma once
 #include <cstddef>
 #include <memory>

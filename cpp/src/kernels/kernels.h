@@ -5,8 +5,8 @@
 // Legend
 //   T time steps, B batch rows, I input size, H hidden size (of c), P size of h and y (H, or that of a projection),
 //   G gates of a cell (4: i f g o), R gates that have rows in a cell's weights (4, of a GRU 3), N rows of a matrix.
-//   Real is float or double; W is the number of them in a vector of the target; PW = G * W, the gates of W hidden units.
-//   All matrices are row-major. A View3 is [T,B,K] with free strides between steps and between rows, in numbers,
+//   Real is float or double; W is the number of them in a vector of the target; PW = G * W, the gates of W hidden
+//   units. All matrices are row-major. A View3 is [T,B,K] with free strides between steps and between rows, in numbers,
 //   possibly negative; its last axis is contiguous.
 // Pointer rules
 //   Inputs are never written. Outputs may not overlap inputs or each other. "or null" marks what may be absent.
@@ -47,6 +47,10 @@ struct RecurrentWeights {
   const Real* bias_hh;    // [R*H] or null
   const Real* weight_ch;  // [3*H] or null: peepholes, from c into i f o
   const Real* weight_hr;  // [P, H] or null: the projection
+  const Real* gain_ih;    // [R*H] or null: of the normalized products with x; with it the other three
+  const Real* gain_hh;    // [R*H], of those with h
+  const Real* gain_c;     // [H], of the normalized c
+  const Real* bias_c;     // [H]
 };
 
 // Each is accumulated; null where the parameter is.
@@ -58,12 +62,17 @@ struct RecurrentGradients {
   Real* bias_hh;
   Real* weight_ch;
   Real* weight_hr;
+  Real* gain_ih;
+  Real* gain_hh;
+  Real* gain_c;
+  Real* bias_c;
 };
 
 struct RecurrentSizes {
   Index T, B, I, H, P;
-  Index rows;   // of all steps together: T * B, or the sum of the lengths
-  bool masked;  // in training: whether h is masked before it enters weight_hh
+  Index rows;       // of all steps together: T * B, or the sum of the lengths
+  bool masked;      // in training: whether h is masked before it enters weight_hh
+  bool normalized;  // whether there are layer normalizations inside the recurrence
 };
 
 // Functions that a cell may apply; alpha and beta as ONNX has them.
@@ -80,8 +89,10 @@ struct Activation {
 
 // What the cell `variant` does beyond the plain one. Of the others, `rnn` reads `output`.
 struct VariantOptions {
-  bool coupled;     // f = 1 - i
-  bool peepholes;   // there is a weight_ch
+  bool coupled;      // f = 1 - i
+  bool peepholes;    // there is a weight_ch
+  bool layer_norm;   // there are gains: W x, U h and what h sees of c are normalized over the units of a row
+  double eps;        // added to variances
   double gate_clip;  // what functions are applied to is kept within +-gate_clip; infinity: not
   double cell_clip;  // c is; infinity: not
   Activation gate, candidate, output;
@@ -101,9 +112,9 @@ struct Schedule {
 // What only staged cells read (generic/staged_forward.h).
 template <class Real>
 struct StagedInputs {
-  const VariantOptions* options;  // of the cells `variant` and `rnn`
-  ConstView3<Real> keep_h, keep_c;      // [T,B,P], [T,B,H], 0 to 1: how much a unit keeps of its value before; or data null
-  const Real* h_mask;            // [B,P], training only: h times this enters weight_hh; or null
+  const VariantOptions* options;    // of the cells `variant` and `rnn`
+  ConstView3<Real> keep_h, keep_c;  // [T,B,P], [T,B,H], 0 to 1: how much a unit keeps of its value before; or data null
+  const Real* h_mask;               // [B,P], training only: h times this enters weight_hh; or null
 };
 
 template <class Real>
@@ -111,14 +122,14 @@ struct RecurrentForward {
   RecurrentSizes size;
   Schedule schedule;
   const Real* packed;  // from pack_forward
-  ConstView3<Real> x;         // [T,B,I]
+  ConstView3<Real> x;  // [T,B,I]
   const Real* h_0;     // [B,P] or null: zeros
   const Real* c_0;     // [B,H] or null: zeros
-  View3<Real> y;              // [T,B,P]; zero beyond a row's length
+  View3<Real> y;       // [T,B,P]; zero beyond a row's length
   Real* h_n;           // [B,P]
   Real* c_n;           // [B,H]
-  View3<Real> cells;          // [T,B,H], c after every step, zero beyond a row's length; data null: not wanted
-  View3<Real> gates;          // [T,B,G*H], as the cell applied them, the same; only with a tape
+  View3<Real> cells;   // [T,B,H], c after every step, zero beyond a row's length; data null: not wanted
+  View3<Real> gates;   // [T,B,G*H], as the cell applied them, the same; only with a tape
   Real* tape;          // tape_size numbers, written for backward; null for inference
   Real* work;          // forward_work_size numbers
   int threads;
@@ -128,18 +139,18 @@ struct RecurrentForward {
 template <class Real>
 struct RecurrentBackward {
   RecurrentSizes size;
-  Schedule schedule;    // as given to forward
-  const Real* packed;  // from pack_backward, of the weights that forward used
-  ConstView3<Real> x;         // as given to forward
-  ConstView3<Real> y;         // as forward wrote it
-  const Real* h_0;     // as given to forward
-  ConstView3<Real> dy;        // [T,B,P]; data null: zeros
-  ConstView3<Real> dcells;    // [T,B,H]; data null: zeros
-  const Real* dh_n;    // [B,P] or null: zeros
-  const Real* dc_n;    // [B,H] or null: zeros
-  View3<Real> dx;             // [T,B,I]; data null: not wanted; zero beyond a row's length
-  Real* dh_0;          // [B,P] or null: not wanted
-  Real* dc_0;          // [B,H] or null: not wanted
+  Schedule schedule;        // as given to forward
+  const Real* packed;       // from pack_backward, of the weights that forward used
+  ConstView3<Real> x;       // as given to forward
+  ConstView3<Real> y;       // as forward wrote it
+  const Real* h_0;          // as given to forward
+  ConstView3<Real> dy;      // [T,B,P]; data null: zeros
+  ConstView3<Real> dcells;  // [T,B,H]; data null: zeros
+  const Real* dh_n;         // [B,P] or null: zeros
+  const Real* dc_n;         // [B,H] or null: zeros
+  View3<Real> dx;           // [T,B,I]; data null: not wanted; zero beyond a row's length
+  Real* dh_0;               // [B,P] or null: not wanted
+  Real* dc_0;               // [B,H] or null: not wanted
   RecurrentGradients<Real> gradients;
   Real* tape;  // as forward filled it; the gates become their gradients
   Real* work;  // backward_work_size numbers

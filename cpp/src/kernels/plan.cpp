@@ -33,8 +33,9 @@ View from_step(View view, Index begin) {
 
 // Runs the kernel over the steps of a call or of a piece of it, from c_0 and h_0 as given.
 template <class Real>
-void run_forward(const CellKernels<Real>& kernels, const Packed<Real>& packed, BufferPool<Real>& pool, const VariantOptions& options,
-                 const RecurrentSizes& size, const Schedule& schedule, const RecurrentCall<Real>& call, Real* tape) {
+void run_forward(const CellKernels<Real>& kernels, const Packed<Real>& packed, BufferPool<Real>& pool,
+                 const VariantOptions& options, const RecurrentSizes& size, const Schedule& schedule,
+                 const RecurrentCall<Real>& call, Real* tape) {
   RecurrentForward<Real> args{};
   args.size = size;
   args.schedule = schedule;
@@ -58,8 +59,9 @@ void run_forward(const CellKernels<Real>& kernels, const Packed<Real>& packed, B
 }  // namespace
 
 template <class Real>
-std::shared_ptr<const Packed<Real>> PackedCache<Real>::get(const TargetKernels& target, std::int64_t version, Index size,
-                                               BufferPool<Real>& pool, const std::function<void(Real*)>& pack) {
+std::shared_ptr<const Packed<Real>> PackedCache<Real>::get(const TargetKernels& target, std::int64_t version,
+                                                           Index size, BufferPool<Real>& pool,
+                                                           const std::function<void(Real*)>& pack) {
   const std::lock_guard lock(mutex_);
   if (!latest_ || latest_->target != &target || latest_->version != version) {
     latest_.reset();  // its buffer may serve again
@@ -72,7 +74,7 @@ std::shared_ptr<const Packed<Real>> PackedCache<Real>::get(const TargetKernels& 
 
 template <class Real>
 RecurrentPlan<Real>::RecurrentPlan(Cell cell, Index input_size, Index hidden_size, Index output_size,
-                             const VariantOptions& options)
+                                   const VariantOptions& options)
     : cell_(cell), options_(options), I_(input_size), H_(hidden_size), P_(output_size) {
   check_size("input_size", input_size);
   check_size("hidden_size", hidden_size);
@@ -81,15 +83,18 @@ RecurrentPlan<Real>::RecurrentPlan(Cell cell, Index input_size, Index hidden_siz
 }
 
 template <class Real>
-Index RecurrentPlan<Real>::gate_rows() const { return kernels_of<Real>(active_target(), cell_).gate_rows; }
+Index RecurrentPlan<Real>::gate_rows() const {
+  return kernels_of<Real>(active_target(), cell_).gate_rows;
+}
 
 template <class Real>
-std::unique_ptr<RecurrentTape<Real>> RecurrentPlan<Real>::forward(std::int64_t version, const RecurrentWeights<Real>& weights,
-                                                      const RecurrentCall<Real>& call, bool training) {
+std::unique_ptr<RecurrentTape<Real>> RecurrentPlan<Real>::forward(std::int64_t version,
+                                                                  const RecurrentWeights<Real>& weights,
+                                                                  const RecurrentCall<Real>& call, bool training) {
   const TargetKernels& target = active_target();
   const CellKernels<Real>& kernels = kernels_of<Real>(target, cell_);
   Rows rows(call.T, call.B, call.lengths, call.resets, call.reset_step, call.reset_row);
-  const RecurrentSizes size{call.T, call.B, I_, H_, P_, rows.count(), call.h_mask != nullptr};
+  const RecurrentSizes size{call.T, call.B, I_, H_, P_, rows.count(), call.h_mask != nullptr, options_.layer_norm};
   const auto packed = forward_.get(target, version, kernels.pack_forward_size(I_, H_, P_), *pool_,
                                    [&](Real* out) { kernels.pack_forward(weights, I_, H_, P_, out); });
   if (!training) {
@@ -138,7 +143,7 @@ std::unique_ptr<RecurrentTape<Real>> RecurrentPlan<Real>::forward(std::int64_t v
     // what a mask leaves of h goes to a tape
     const Buffer<Real> scratch = size.masked ? pool_->acquire(kernels.tape_size(part_size)) : Buffer<Real>();
     run_forward<Real>(kernels, *packed, *pool_, options_, part_size, part.schedule(), piece,
-                size.masked ? scratch.data() : nullptr);
+                      size.masked ? scratch.data() : nullptr);
   }
   return tape;
 }
@@ -148,7 +153,9 @@ RecurrentTape<Real>::RecurrentTape(Cell cell, const VariantOptions& options, Rec
     : cell_(cell), options_(options), size_(size), rows_(std::move(rows)) {}
 
 template <class Real>
-Index RecurrentTape<Real>::gate_rows() const { return kernels_of<Real>(active_target(), cell_).gate_rows; }
+Index RecurrentTape<Real>::gate_rows() const {
+  return kernels_of<Real>(active_target(), cell_).gate_rows;
+}
 
 template <class Real>
 void RecurrentTape<Real>::backward(RecurrentBackward<Real> args) {
@@ -238,7 +245,7 @@ LinearPlan<Real>::LinearPlan(Index in, Index out) : in_(in), out_(out) {
 
 template <class Real>
 std::unique_ptr<LinearTape<Real>> LinearPlan<Real>::forward(std::int64_t version, const Real* weight, const Real* bias,
-                                                LinearForward<Real> args, bool training) {
+                                                            LinearForward<Real> args, bool training) {
   const TargetKernels& target = active_target();
   const LinearKernels<Real>& kernels = target.of<Real>().linear;
   const auto packed = forward_.get(target, version, kernels.pack_forward_size(in_, out_), *pool_,

@@ -27,8 +27,8 @@ template <class Real>
 class PackedCache {
  public:
   // The cached entry of this target and version, or a new one: `size` floats, filled by `pack`.
-  std::shared_ptr<const Packed<Real>> get(const TargetKernels& target, std::int64_t version, Index size, BufferPool<Real>& pool,
-                                    const std::function<void(Real*)>& pack);
+  std::shared_ptr<const Packed<Real>> get(const TargetKernels& target, std::int64_t version, Index size,
+                                          BufferPool<Real>& pool, const std::function<void(Real*)>& pack);
 
  private:
   std::mutex mutex_;
@@ -40,7 +40,7 @@ template <class Real>
 struct RecurrentCall {
   Index T, B;
   ConstView3<Real> x;
-  const Real *h_0, *c_0;       // [B,H] or null
+  const Real *h_0, *c_0;        // [B,H] or null
   const std::int64_t* lengths;  // [B] or null
   const unsigned char* resets;  // [T,B] or null
   Index reset_step, reset_row;
@@ -100,7 +100,7 @@ class RecurrentPlan {
 
   // The tape is null for inference.
   std::unique_ptr<RecurrentTape<Real>> forward(std::int64_t version, const RecurrentWeights<Real>& weights,
-                                         const RecurrentCall<Real>& call, bool training);
+                                               const RecurrentCall<Real>& call, bool training);
 
  private:
   Cell cell_;
@@ -137,8 +137,8 @@ class LinearPlan {
   Index out() const { return out_; }
 
   // Completes `args` (in, out, packed) and runs; the tape is null for inference.
-  std::unique_ptr<LinearTape<Real>> forward(std::int64_t version, const Real* weight, const Real* bias, LinearForward<Real> args,
-                                      bool training);
+  std::unique_ptr<LinearTape<Real>> forward(std::int64_t version, const Real* weight, const Real* bias,
+                                            LinearForward<Real> args, bool training);
 
  private:
   Index in_, out_;

@@ -1,5 +1,5 @@
-"""The layers of lstmx: LSTM, GRU, Linear, Embedding, LayerNorm, BatchNorm, Dropout, LastStep,
-Residual, Sequential, and what they have in common.
+"""The layers of lstmx: LSTM, GRU, RNN, Linear, Embedding, LayerNorm, BatchNorm, Dropout,
+LastStep, Residual, Sequential, and what they have in common.
 
 Every layer is called the same way: `y, state = layer(x, state)` to infer, `y, state, backward =
 layer.forward(x, state)` to train. Losses, optimisers and the training loop are elsewhere.
@@ -10,6 +10,7 @@ from lstmx.layers.batchnorm import BatchNorm
 from lstmx.layers.config import from_config, parameter_shapes
 from lstmx.layers.dropout import Dropout
 from lstmx.layers.embedding import Embedding
+from lstmx.layers.folding import fold_batch_norm
 from lstmx.layers.gru import GRU
 from lstmx.layers.laststep import LastStep
 from lstmx.layers.layernorm import LayerNorm
@@ -17,12 +18,14 @@ from lstmx.layers.linear import Linear
 from lstmx.layers.lstm import LSTM
 from lstmx.layers.module import Backward, IncompatibleKeys, Module
 from lstmx.layers.residual import Residual
+from lstmx.layers.rnn import RNN
 from lstmx.layers.sequential import Sequential
 from lstmx.layers.stream import Stream
 
 __all__ = [
     "GRU",
     "LSTM",
+    "RNN",
     "Arena",
     "Backward",
     "BatchNorm",
@@ -37,6 +40,7 @@ __all__ = [
     "Residual",
     "Sequential",
     "Stream",
+    "fold_batch_norm",
     "from_config",
     "parameter_shapes",
 ]

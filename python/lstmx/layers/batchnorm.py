@@ -1,7 +1,7 @@
 """BatchNorm: each feature brought to mean 0 and variance 1 over the batch, then scaled and shifted.
 
 Training takes the statistics of its own batch and keeps running ones, as buffers, for inference. The
-statistics of each step alone are `LayerNorm`'s. float32 in and out; between them float64, in blocks of rows.
+statistics of each step alone are `LayerNorm`'s. Between x and y numbers are float64, in blocks of rows.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstmx._checks import FloatArray, check_bool, check_float, check_int
-from lstmx._inputs import FLOAT32, Spans, as_floats, padded_steps
+from lstmx._inputs import Spans, as_floats, check_dtype, padded_steps
 from lstmx.layers.arena import Parameter, Shape
-from lstmx.layers.blocks import DoubleArray, row_blocks, sum_rows
+from lstmx.layers.blocks import DoubleArray, column_sums, row_blocks, sum_rows
 from lstmx.layers.module import Backward, Module
 
 
@@ -32,6 +32,7 @@ class BatchNorm(Module):
         eps: What is added to the variance.
         momentum: The share of the latest batch in the running statistics, from 0 to 1.
         batch_first: Whether sequences are `[B, T, F]` instead of `[T, B, F]`, which `lengths` must know.
+        dtype: Of parameters, statistics, x and y: "float32" or "float64".
 
     Parameters: `weight [F]`, at first 1, `bias [F]`, at first 0. Buffers: `running_mean [F]`, at first 0,
     `running_var [F]`, at first 1. (PyTorch's `num_batches_tracked` serves its momentum=None only: load its
@@ -59,20 +60,34 @@ class BatchNorm(Module):
     input_size: int
     output_size: int
     batch_first: bool
+    dtype: np.dtype[Any]
 
     def __init__(
-        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, batch_first: bool = False
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        batch_first: bool = False,
+        *,
+        dtype: str = "float32",
     ) -> None:
-        self._configure(num_features, eps, momentum, batch_first)
+        self._configure(num_features, eps, momentum, batch_first, dtype=dtype)
         self._create(None)
 
     def _configure(
-        self, num_features: Any, eps: Any = 1e-5, momentum: Any = 0.1, batch_first: Any = False
+        self,
+        num_features: Any,
+        eps: Any = 1e-5,
+        momentum: Any = 0.1,
+        batch_first: Any = False,
+        *,
+        dtype: Any = "float32",
     ) -> None:
         self.input_size = self.output_size = check_int("num_features", num_features, minimum=1)
         self.eps = check_float("eps", eps, minimum=0.0, exclusive=True)
         self.momentum = check_float("momentum", momentum, minimum=0.0, maximum=1.0)
         self.batch_first = check_bool("batch_first", batch_first)
+        self.dtype = check_dtype("dtype", dtype)
 
     @property
     def num_features(self) -> int:
@@ -87,6 +102,7 @@ class BatchNorm(Module):
             "eps": self.eps,
             "momentum": self.momentum,
             "batch_first": self.batch_first,
+            "dtype": self.dtype.name,
         }
 
     def _parameters(self) -> Iterator[Parameter]:
@@ -127,8 +143,8 @@ class BatchNorm(Module):
         padded = padded_steps(spans, x.shape, self.batch_first)
         rows = _counted(x, padded)
         count = len(rows)
-        mean = sum_rows(np.asarray, rows) / max(count, 1)
-        var = sum_rows(lambda block: np.square(block - mean), rows) / max(count, 1)
+        mean = sum_rows(column_sums, rows) / max(count, 1)
+        var = sum_rows(lambda x: _products(x, x, mean), rows) / max(count, 1)
         scale = 1.0 / np.sqrt(var + self.eps)
         if count > 1:
             self._move("running_mean", mean)
@@ -143,15 +159,25 @@ class BatchNorm(Module):
 
     def _apply(self, rows: FloatArray, mean: DoubleArray, scale: DoubleArray) -> FloatArray:
         """Return y [N,F] for the statistics given."""
-        y = np.empty(rows.shape, FLOAT32)
-        factor, bias = scale * self._params["weight"], self._params["bias"]
+        y = np.empty(rows.shape, rows.dtype)
+        factor = scale * self._params["weight"]
+        bias = self._params["bias"] - mean * factor
         for part in row_blocks(rows):
-            y[part] = (rows[part] - mean) * factor + bias
+            values = rows[part].astype(np.float64)
+            values *= factor
+            values += bias
+            y[part] = values
         return y
 
     def _move(self, name: str, latest: DoubleArray) -> None:
         running = self._buffers[name]
         running[...] = running + self.momentum * (latest - running)
+
+
+def _products(x: DoubleArray, other: DoubleArray, mean: DoubleArray) -> DoubleArray:
+    """Return the sums over rows of x - mean, written over x, times `other`, which may be x."""
+    x -= mean
+    return column_sums(x, other)
 
 
 def _counted(array: FloatArray, padded: NDArray[np.bool_] | None) -> FloatArray:
@@ -164,7 +190,7 @@ def _spread(rows: FloatArray, padded: NDArray[np.bool_] | None, shape: Shape) ->
     """Undo `_counted`: 0 where there is padding."""
     if padded is None:
         return rows.reshape(shape)
-    array = np.zeros(shape, FLOAT32)
+    array = np.zeros(shape, rows.dtype)
     array[~padded] = rows
     return array
 
@@ -181,7 +207,7 @@ class _BatchNormBackward(Backward):
         self._fixed = fixed
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_floats(name, dy, self._shape)
+        return as_floats(name, dy, self._shape, self._layer.dtype)
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool
@@ -189,17 +215,25 @@ class _BatchNormBackward(Backward):
         assert dy is not None
         rows, padded, mean, scale, weight = self._take()
         d_rows = _counted(dy, padded)
-        d_weight = sum_rows(lambda block, x: block * ((x - mean) * scale), d_rows, rows)
-        d_bias = sum_rows(np.asarray, d_rows)
+        d_weight = sum_rows(lambda x, dy: _products(x, dy, mean), rows, d_rows) * scale
+        d_bias = sum_rows(column_sums, d_rows)
         grads = self._layer.grads
-        grads["weight"] += d_weight.astype(FLOAT32)
-        grads["bias"] += d_bias.astype(FLOAT32)
+        grads["weight"] += d_weight.astype(rows.dtype)
+        grads["bias"] += d_bias.astype(rows.dtype)
         if not need_dx:
             return None, None
         # What each element moves through the statistics of its feature, before the common factor.
         count = math.inf if self._fixed else max(len(rows), 1)
         through_mean, through_var = d_bias / count, scale * d_weight / count
-        dx = np.empty(rows.shape, FLOAT32)
+        factor = scale * weight
+        through_mean = (through_mean - mean * through_var) * factor
+        through_var *= factor
+        dx = np.empty(rows.shape, rows.dtype)
         for part in row_blocks(rows):
-            dx[part] = (d_rows[part] - through_mean - (rows[part] - mean) * through_var) * (scale * weight)
+            values, d_values = (array[part].astype(np.float64) for array in (rows, d_rows))
+            d_values *= factor
+            values *= through_var
+            values += through_mean
+            d_values -= values
+            dx[part] = d_values
         return _spread(dx, padded, self._shape), None

@@ -27,8 +27,23 @@ def row_blocks(rows: FloatArray) -> Iterator[slice]:
 
 
 def sum_rows(function: Callable[..., DoubleArray], *arrays: FloatArray) -> DoubleArray:
-    """Return the sum over all rows of `function(*blocks)`, where a block of each array is `[n, F]`."""
+    """Return the sum over all rows of what `function(*blocks)` gives for a block of each array, [F].
+
+    The blocks `[n, F]` are copies, which `function` may change.
+    """
     total = np.zeros(arrays[0].shape[1])
     for part in row_blocks(arrays[0]):
-        total += np.add.reduce(function(*[array[part] for array in arrays]), axis=0, dtype=np.float64)
+        total += function(*[array[part].astype(np.float64) for array in arrays])
     return total
+
+
+def column_sums(a: DoubleArray, b: DoubleArray | None = None) -> DoubleArray:
+    """Return the sum of each column of a, or of a * b: `[F]` of `[n, F]`."""
+    sums: DoubleArray = np.add.reduce(a, axis=0) if b is None else np.einsum("nf,nf->f", a, b)
+    return sums
+
+
+def row_sums(a: DoubleArray, b: DoubleArray | None = None) -> DoubleArray:
+    """Return the sum of each row of a, or of a * b: `[n, 1]` of `[n, F]`."""
+    sums: DoubleArray = np.add.reduce(a, axis=1) if b is None else np.einsum("nf,nf->n", a, b)
+    return sums[:, np.newaxis]

@@ -22,10 +22,12 @@ from lstmx.layers.linear import Linear
 from lstmx.layers.lstm import LSTM
 from lstmx.layers.module import Module
 from lstmx.layers.residual import Residual
+from lstmx.layers.rnn import RNN
 from lstmx.layers.sequential import Sequential
 
 _LEAVES: dict[str, Any] = {
-    layer.__name__: layer for layer in (LSTM, GRU, Linear, Embedding, LayerNorm, BatchNorm, Dropout, LastStep)
+    layer.__name__: layer
+    for layer in (LSTM, GRU, RNN, Linear, Embedding, LayerNorm, BatchNorm, Dropout, LastStep)
 }
 _CONTAINERS: dict[str, Any] = {layer.__name__: layer for layer in (Sequential, Residual)}
 

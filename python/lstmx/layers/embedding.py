@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstmx._checks import FloatArray, check_int
-from lstmx._inputs import FLOAT32, Spans, as_floats
+from lstmx._inputs import Spans, as_floats, check_dtype
 from lstmx.layers.arena import Parameter, Shape
 from lstmx.layers.initial import fill_normal
 from lstmx.layers.module import Backward, Module
@@ -27,6 +27,7 @@ class Embedding(Module):
         embedding_dim: Width of a row, E.
         padding_idx: A row that starts at 0 and whose gradient is 0, for integers that stand for nothing; from
             -N to N - 1, negative ones counting from the end as in PyTorch.
+        dtype: Of the table and y: "float32" or "float64".
         rng: Seed or generator for the initial values: `np.random.default_rng(rng)`.
 
     Parameters: `weight [N, E]`, at first N(0, 1).
@@ -53,15 +54,24 @@ class Embedding(Module):
     """
 
     output_size: int
+    dtype: np.dtype[Any]
     _reads_integers = True
 
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, *, rng: Any = None
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        *,
+        dtype: str = "float32",
+        rng: Any = None,
     ) -> None:
-        self._configure(num_embeddings, embedding_dim, padding_idx)
+        self._configure(num_embeddings, embedding_dim, padding_idx, dtype=dtype)
         self._create(rng)
 
-    def _configure(self, num_embeddings: Any, embedding_dim: Any, padding_idx: Any = None) -> None:
+    def _configure(
+        self, num_embeddings: Any, embedding_dim: Any, padding_idx: Any = None, *, dtype: Any = "float32"
+    ) -> None:
         self.num_embeddings = check_int("num_embeddings", num_embeddings, minimum=1)
         self.output_size = check_int("embedding_dim", embedding_dim, minimum=1)
         self.padding_idx: int | None = None
@@ -70,6 +80,7 @@ class Embedding(Module):
             if not -rows <= index < rows:
                 raise ValueError(f"padding_idx: expected {-rows} to {rows - 1}, got {index}")
             self.padding_idx = index % rows
+        self.dtype = check_dtype("dtype", dtype)
 
     @property
     def embedding_dim(self) -> int:
@@ -83,6 +94,7 @@ class Embedding(Module):
             "num_embeddings": self.num_embeddings,
             "embedding_dim": self.output_size,
             "padding_idx": self.padding_idx,
+            "dtype": self.dtype.name,
         }
 
     def _parameters(self) -> Iterator[Parameter]:
@@ -125,7 +137,7 @@ class _EmbeddingBackward(Backward):
         self._shape = x.shape
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_floats(name, dy, (*self._shape, self._layer.output_size))
+        return as_floats(name, dy, (*self._shape, self._layer.output_size), self._layer.dtype)
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool
@@ -139,5 +151,5 @@ class _EmbeddingBackward(Backward):
         if rows.size:
             terms = dy.reshape(-1, layer.output_size)[order].astype(np.float64)
             sums = np.add.reduceat(terms, starts, axis=0)
-            layer.grads["weight"][rows] += sums.astype(FLOAT32)
+            layer.grads["weight"][rows] += sums.astype(dy.dtype)
         return None, None

@@ -76,6 +76,7 @@ class GRU(Recurrent):
 
     _GATES = 3
     _STATES = ("h",)
+    _C_IS_H = True
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """LayerNorm: each step's features brought to mean 0 and variance 1, then scaled and shifted by parameters.
 
 Every step stands alone, in training and inference alike: no statistics of a batch, which `BatchNorm` takes,
-and no axis of time. float32 in and out; between them float64, in blocks of rows.
+and no axis of time. Between x and y numbers are float64, in blocks of rows.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from lstmx._checks import FloatArray, check_float, check_int
-from lstmx._inputs import FLOAT32, Spans, as_floats
+from lstmx._inputs import Spans, as_floats, check_dtype
 from lstmx.layers.arena import Parameter, Shape
-from lstmx.layers.blocks import DoubleArray, row_blocks
+from lstmx.layers.blocks import DoubleArray, column_sums, row_blocks, row_sums
 from lstmx.layers.module import Backward, Module
 
 
@@ -24,6 +24,7 @@ class LayerNorm(Module):
     Args:
         normalized_shape: Width F of x, an integer. (PyTorch's name; several axes are not supported.)
         eps: What is added to the variance.
+        dtype: Of parameters, x and y: "float32" or "float64".
 
     Parameters: `weight [F]`, at first 1, `bias [F]`, at first 0.
 
@@ -43,18 +44,25 @@ class LayerNorm(Module):
 
     input_size: int
     output_size: int
+    dtype: np.dtype[Any]
 
-    def __init__(self, normalized_shape: int, eps: float = 1e-5) -> None:
-        self._configure(normalized_shape, eps)
+    def __init__(self, normalized_shape: int, eps: float = 1e-5, *, dtype: str = "float32") -> None:
+        self._configure(normalized_shape, eps, dtype=dtype)
         self._create(None)
 
-    def _configure(self, normalized_shape: Any, eps: Any = 1e-5) -> None:
+    def _configure(self, normalized_shape: Any, eps: Any = 1e-5, *, dtype: Any = "float32") -> None:
         self.input_size = self.output_size = check_int("normalized_shape", normalized_shape, minimum=1)
         self.eps = check_float("eps", eps, minimum=0.0, exclusive=True)
+        self.dtype = check_dtype("dtype", dtype)
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, with the class under "type"."""
-        return {"type": "LayerNorm", "normalized_shape": self.input_size, "eps": self.eps}
+        return {
+            "type": "LayerNorm",
+            "normalized_shape": self.input_size,
+            "eps": self.eps,
+            "dtype": self.dtype.name,
+        }
 
     def _parameters(self) -> Iterator[Parameter]:
         yield Parameter("weight", (self.input_size,), True)  # decay towards 0 makes no sense of a scale
@@ -80,15 +88,15 @@ class LayerNorm(Module):
         """Return y, and the mean of each row [N,1] with the factor that made its variance 1 [N,1]."""
         width = self.input_size
         rows = np.ascontiguousarray(x).reshape(-1, width)
-        y = np.empty(rows.shape, FLOAT32)
+        y = np.empty(rows.shape, rows.dtype)
         mean, scale = np.empty((2, len(rows), 1))
         for part in row_blocks(rows):
             values = rows[part].astype(np.float64)
             # 1. mean 0
-            mean[part] = np.add.reduce(values, axis=1, keepdims=True) / width
+            mean[part] = row_sums(values) / width
             values -= mean[part]
             # 2. variance 1
-            var = np.add.reduce(np.square(values), axis=1, keepdims=True) / width
+            var = row_sums(values, values) / width
             scale[part] = 1.0 / np.sqrt(var + self.eps)
             values *= scale[part]
             # 3. scaled and shifted
@@ -107,7 +115,7 @@ class _LayerNormBackward(Backward):
         self._shape = x.shape
 
     def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_floats(name, dy, self._shape)
+        return as_floats(name, dy, self._shape, self._layer.dtype)
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool
@@ -116,22 +124,24 @@ class _LayerNormBackward(Backward):
         x, mean, scale, weight = self._take()
         width = self._layer.input_size
         rows, d_rows = (np.ascontiguousarray(array).reshape(-1, width) for array in (x, dy))
-        dx = np.empty(rows.shape, FLOAT32) if need_dx else None
+        dx = np.empty(rows.shape, rows.dtype) if need_dx else None
         d_weight, d_bias = np.zeros((2, width))
         for part in row_blocks(rows):
-            values = (rows[part] - mean[part]) * scale[part]
-            d_values = d_rows[part].astype(np.float64)
-            # 3. scaled and shifted
-            d_weight += np.add.reduce(d_values * values, axis=0)
-            d_bias += np.add.reduce(d_values, axis=0)
+            values, d_values = (array[part].astype(np.float64) for array in (rows, d_rows))
+            # 3. scaled and shifted; the scale of the values is taken once, into their gradient
+            d_bias += column_sums(d_values)
+            values -= mean[part]
+            d_values *= scale[part]
+            d_weight += column_sums(d_values, values)
             if dx is None:
                 continue
             d_values *= weight
             # 2. variance 1, 1. mean 0: what each element moves through its row's statistics
-            through_mean = np.add.reduce(d_values, axis=1, keepdims=True) / width
-            through_var = np.add.reduce(d_values * values, axis=1, keepdims=True) / width
-            dx[part] = (d_values - through_mean - values * through_var) * scale[part]
+            values *= row_sums(d_values, values) * np.square(scale[part]) / width
+            values += row_sums(d_values) / width
+            d_values -= values
+            dx[part] = d_values
         grads = self._layer.grads
-        grads["weight"] += d_weight.astype(FLOAT32)
-        grads["bias"] += d_bias.astype(FLOAT32)
+        grads["weight"] += d_weight.astype(rows.dtype)
+        grads["bias"] += d_bias.astype(rows.dtype)
         return (None if dx is None else dx.reshape(self._shape)), None

@@ -1,7 +1,7 @@
 """LSTM: the layer, several deep and both ways if wanted, over the plans of the core.
 
 All arithmetic of the recurrence is `_core.LstmPlan`'s, one call a layer and direction. Here are the cell's
-options, and the short way of a layer that is a single plain cell; what a GRU has, too, is in `recurrent.py`.
+options, and the short way of a layer that is a single plain cell; what all cells have is in `recurrent.py`.
 The plain cell is the core's fused one; any option that is used takes the cell "variant", which has them all.
 """
 

@@ -358,7 +358,7 @@ class Module(ABC):
         """End a constructor, after `_configure`: the generator, the memory, the initial values."""
         generator = np.random.default_rng(rng)
         self._rng = generator if self._draws else None
-        buffers = {name: np.zeros(shape, np.float32) for name, shape in self._buffer_shapes()}
+        buffers = {name: np.zeros(shape, self.dtype or FLOAT32) for name, shape in self._buffer_shapes()}
         if buffers:
             self._buffers = buffers
         self._allocate()

@@ -1,4 +1,4 @@
-"""What the recurrent layers, `LSTM` and `GRU`, have in common: all but the cell.
+"""What the recurrent layers, `LSTM`, `GRU` and `RNN`, have in common: all but the cell.
 
 Arguments, parameters and their initial values, the shapes of x, y and states, learnt initial states. A
 subclass says what its cell is: the gates, the plan of the core that computes them, parameters of its own. The
@@ -40,6 +40,7 @@ class Recurrent(Module):
 
     _GATES: ClassVar[int]  # the weights have this times H rows
     _STATES: ClassVar[tuple[str, ...]]  # the names of the arrays of the caller's state, the output first
+    _C_IS_H: ClassVar[bool] = False  # to the core
 
     input_size: int
     hidden_size: int | tuple[int, ...]
@@ -102,7 +103,7 @@ class Recurrent(Module):
         h = c
         if self.proj_size:
             h = HalfLayout.of(self.proj_size, self.num_layers, self._directions, self.dtype)
-        self._states = StateLayout(h, c, "c" in self._STATES)
+        self._states = StateLayout(h, c, "c" in self._STATES, self._C_IS_H)
         self.output_size = self._sizes(self.num_layers - 1)[2]
 
     def _warn_of_dropout(self) -> None:

@@ -1,5 +1,5 @@
-"""The passes through the layers of an LSTM or a GRU, forward and back: one call of the core a layer and
-direction.
+"""The passes through the layers of an LSTM, a GRU or an RNN, forward and back: one call of the core a layer
+and direction.
 
 A layer runs its directions (`direction.py`), merges what they give, connects it with what went in
 (`connection.py`) and, while training, drops elements for the next. Arguments are checked before:
@@ -103,9 +103,7 @@ def run(
     y = np.empty((*x.shape[:-1], lstm.output_size), lstm.dtype)
     final = lstm._states.empty(lstm._batch_of(x.shape))
     h_n, c_n = cells_of(final[0]), cells_of(final[1])
-    h_0, c_0 = map(cells_of, lstm._states.pair(state))
-    if c_0 is None:
-        c_0 = h_0  # a GRU's
+    h_0, c_0 = map(cells_of, lstm._states.initial(state))
     version, threads, saved = lstm._arena.version, _core.get_num_threads(), lstm.checkpoint_steps or 0
     drops = training and lstm.weight_dropout > 0
     taped = keeps
@@ -130,7 +128,7 @@ def run(
         masks: list[Masks] = []
         for cell, way, part in zip(cells, ways, layer.parts(hidden), strict=True):
             if h_0 is not None:
-                h, c = h_0[k], c_0[k]
+                h, c = h_0[k], None if c_0 is None else c_0[k]
             weights = cell.weights
             if drops:
                 weights, weight_mask = _dropped(lstm, weights)

@@ -2,8 +2,8 @@
 
 Where all layers have one width, h is one array `[L*D, B, H]`, PyTorch's. Where each has its own, it is a
 tuple of arrays `[D, B, H_k]`. Of an unbatched sequence the axis B is missing. c is like h, but for a
-projection of h alone. To the kernels every cell has both; a GRU's c is its h, and its state is h alone to the
-caller. What a state means is not known here.
+projection of h alone. To the kernels every cell has both; a GRU's c is its h, an RNN's nothing, and to
+the caller their state is h alone. What a state means is not known here.
 """
 
 from __future__ import annotations
@@ -72,11 +72,18 @@ class HalfLayout(NamedTuple):
 
 
 class StateLayout(NamedTuple):
-    """Where h and c lie; `has_c`: whether the caller's state is both, or h alone."""
+    """Where h and c lie.
+
+    Attributes:
+        h, c: The layout of each; the kernels have both.
+        has_c: Whether the caller's state is both, or h alone.
+        c_is_h: Whether the kernels' c is h again, as a GRU's.
+    """
 
     h: HalfLayout
     c: HalfLayout
     has_c: bool
+    c_is_h: bool
 
     def empty(self, batch: int | None) -> tuple[Half, Half]:
         """Return new memory for h and c."""
@@ -103,13 +110,18 @@ class StateLayout(NamedTuple):
             return None, None
         return state if self.has_c else (state, None)
 
+    def initial(self, state: State | None) -> Pair:
+        """Return h_0 and c_0 as the kernels read them."""
+        h, c = self.pair(state)
+        return h, h if self.c_is_h else c
+
     def state(self, pair: tuple[Half, Half]) -> State:
         """Return what the caller sees of h and c."""
         return pair if self.has_c else pair[0]
 
     def d_state(self, pair: tuple[Half, Half]) -> State:
         """Return the gradient by the caller's state, given those by h and by c: both count if c is h."""
-        if not self.has_c:
+        if self.c_is_h:
             for dh, dc in zip(cells_of(pair[0]), cells_of(pair[1]), strict=True):
                 dh += dc
         return self.state(pair)

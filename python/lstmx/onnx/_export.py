@@ -17,13 +17,14 @@ from onnx import TensorProto, helper, numpy_helper
 from lstmx._checks import check_bool
 from lstmx._version import __version__
 from lstmx.files import PathLike, write_atomic
-from lstmx.layers import GRU, LSTM, Dropout, LastStep, Linear, Module, Sequential
+from lstmx.layers import GRU, LSTM, RNN, Dropout, LastStep, Linear, Module, Sequential
+from lstmx.layers.recurrent import Recurrent
 from lstmx.onnx._recurrent import operator_arrays, operator_attributes
 
 # Old enough for any run-time of the last years; all that is used here is in it.
 _OPSET, _IR_VERSION = 17, 8
 
-_ALIKE = (LSTM, GRU, Linear, LastStep, Dropout)  # what has a counterpart, and containers of it
+_ALIKE = (LSTM, GRU, RNN, Linear, LastStep, Dropout)  # what has a counterpart, and containers of it
 
 
 def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool = True) -> None:
@@ -31,12 +32,12 @@ def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool 
 
     Inputs of the graph, with T and B left open: `x`, float32 `[T, B, I]` (`[B, T, I]` if batch-first,
     `[B, I]` of a model that reads no time); `lengths`, int32 `[B]`, if asked for; for each `LSTM`, `h_0` and
-    `c_0`, `[L*D, B, H]`, and for each `GRU` `h_0`. Outputs: `y`, and for each `LSTM` `h_n` and `c_n`, for
-    each `GRU` `h_n`. States of a layer inside a `Sequential` have its index in front, as its parameters do:
-    `0.h_0`.
+    `c_0`, `[L*D, B, H]`, and for each `GRU` or `RNN` `h_0`. Outputs: `y`, and for each `LSTM` `h_n` and
+    `c_n`, for each `GRU` or `RNN` `h_n`. States of a layer inside a `Sequential` have its index in front, as
+    its parameters do: `0.h_0`.
 
     Args:
-        model: An `LSTM`, `GRU`, `Linear`, `LastStep` or `Dropout`, or a `Sequential` of them.
+        model: An `LSTM`, `GRU`, `RNN`, `Linear`, `LastStep` or `Dropout`, or a `Sequential` of them.
         path: The file to write; its folder must exist.
         lengths: Whether the number of steps of each row is an input, as in the model's call. (ONNX calls it
             `sequence_lens`.)
@@ -44,8 +45,8 @@ def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool 
 
     Raises:
         TypeError: `model` is not a layer, or holds one that has no counterpart here.
-        ValueError: A model of float64 (ONNX Runtime lacks LSTM and GRU in double); `lengths` of a model that
-            reads no time; a layer that reads time after a `LastStep`; an `LSTM` or `GRU` with layers of
+        ValueError: A model of float64 (ONNX Runtime lacks LSTM, GRU and RNN in double); `lengths` of a model
+            that reads no time; a layer that reads time after a `LastStep`; a recurrent layer with layers of
             different widths, connections, learnt initial states, a projection, clipped cells or zoneout.
         OSError: The file cannot be written; the file that was there is unharmed.
 
@@ -84,7 +85,7 @@ class _Exporter:
         for name, prefix, layer in _leaves("model", "", model):
             if layer.batch_first is not None and "T" not in axes:
                 raise ValueError(f"{name}: expected no layer that reads time after LastStep, got {layer!r}")
-            if isinstance(layer, (LSTM, GRU)):
+            if isinstance(layer, Recurrent):
                 _check_options(name, layer)
                 y = self._recurrent(prefix, layer, y)
             elif isinstance(layer, Linear):
@@ -109,8 +110,8 @@ class _Exporter:
 
     # --- layers ---------------------------------------------------------------------------------------------
 
-    def _recurrent(self, prefix: str, layer: LSTM | GRU, x: str) -> str:
-        """Add one node LSTM or GRU a layer, time-major between them (run-times lack layout=1); return y."""
+    def _recurrent(self, prefix: str, layer: Recurrent, x: str) -> str:
+        """Add a node of the cell a layer, time-major between them (run-times lack layout=1); return y."""
         count, directions = layer.num_layers, 2 if layer.bidirectional else 1
         assert isinstance(layer.hidden_size, int)
         state_dims: tuple[int | str, ...] = (count * directions, "B", layer.hidden_size)
@@ -234,7 +235,7 @@ def _leaves(name: str, prefix: str, model: Module) -> Iterator[tuple[str, str, M
         raise TypeError(f"{name}: expected {names} or Sequential, got {type(model).__name__}")
 
 
-def _check_options(name: str, layer: LSTM | GRU) -> None:
+def _check_options(name: str, layer: Recurrent) -> None:
     """Refuse what the operators have no counterpart of."""
     alone = {
         "connection": None,
@@ -246,7 +247,7 @@ def _check_options(name: str, layer: LSTM | GRU) -> None:
     for option, wanted in alone.items():
         got = getattr(layer, option, wanted)
         if got != wanted:
-            kind = "an LSTM" if isinstance(layer, LSTM) else "a GRU"
+            kind = "a GRU" if isinstance(layer, GRU) else f"an {type(layer).__name__}"
             raise ValueError(f"{name}: expected {kind} with {option}={wanted}, got {got!r}")
     if not isinstance(layer.hidden_size, int):
         raise ValueError(f"{name}: expected one hidden_size for all layers, got {list(layer.hidden_size)}")

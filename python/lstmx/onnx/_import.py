@@ -2,7 +2,7 @@
 
 Nothing of a graph is run. Each value in it is known by what it stands for: a constant, sizes of axes, an
 input of the graph, zeros, or the data on its way through the layers, with the meaning of each of its axes.
-Operators that only rearrange change that meaning, LSTM, GRU and MatMul add a layer, all else is refused.
+Operators that only rearrange change that meaning, LSTM, GRU, RNN and MatMul add a layer; all else is refused.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ _LONGEST = "expected each row's own last step, got that of the longest (with seq
 
 
 def import_model(path: PathLike) -> Module:
-    """Read an ONNX graph of LSTM, GRU and linear layers, as PyTorch, Keras and `export` write them.
+    """Read an ONNX graph of LSTM, GRU, RNN and linear layers, as PyTorch, Keras and `export` write them.
 
     The graph's first input is x, `[T, B, I]` or `[B, T, I]`: the nodes that read it tell which, and the model
     is batch-first accordingly. Each LSTM node becomes an `LSTM` of one layer, with all that the operator has:
     direction, peepholes (P), clip (`gate_clip`), input_forget (`coupled`), activations, layout,
-    sequence_lens, initial states. A GRU with linear_before_reset=1 becomes a `GRU`; the sum of the two
-    directions of y `merge="sum"`; MatMul and Add, or Gemm, a `Linear`; the last step of a batch-first graph,
-    or the final h where it is computed with (of both directions side by side), a `LastStep`. Dropout, which
-    does nothing in inference, is left out. Further inputs of the graph are the `state` and the `lengths` of
-    the model's call.
+    sequence_lens, initial states. A GRU with linear_before_reset=1 becomes a `GRU`, an RNN an `RNN`; the sum
+    of the two directions of y `merge="sum"`; MatMul and Add, or Gemm, a `Linear`; the last step of a
+    batch-first graph, or the final h where it is computed with (of both directions side by side), a
+    `LastStep`. Dropout, which does nothing in inference, is left out. Further inputs of the graph are the
+    `state` and the `lengths` of the model's call.
 
     The model computes the numbers of the graph, arranged as everywhere in this library: `y` in the order of
-    x's axes, both directions side by side, and `(h_n, c_n)` for each `LSTM`, h_n for each
-    `GRU`. With lengths, the final state of a row without steps is its initial state, as everywhere here (the
-    ONNX standard does not say; ONNX Runtime gives zeros).
+    x's axes, both directions side by side, and `(h_n, c_n)` for each `LSTM`, h_n for each `GRU` and `RNN`.
+    With lengths, the final state of a row without steps is its initial state, as everywhere here (the ONNX
+    standard does not say; ONNX Runtime gives zeros).
 
     Args:
         path: The file; weights kept in a file beside it are read, too.
@@ -62,11 +62,12 @@ def import_model(path: PathLike) -> Module:
 
     Raises:
         FileNotFoundError: There is no file at `path`.
-        ValueError: Not a valid ONNX file, or a graph that the layers here cannot compute: another operator;
-            float64; activations that differ between the directions, or without the alpha or beta of which
-            the standard and run-times name no common default; a GRU with linear_before_reset=0, clip or
-            other activations; the final h of direction="reverse" computed with; initial states other than
-            inputs and zeros; anything but layers in a row. The message names the node and what it has.
+        ValueError: Not a valid ONNX file, or a graph that the layers here cannot compute: another
+            operator; float64; activations that differ between the directions, or without the alpha or beta of
+            which the standard and run-times name no common default; a GRU with linear_before_reset=0; clip or
+            other activations of a GRU (of an RNN: than Tanh and Relu); the final h of direction="reverse"
+            computed with; initial states other than inputs and zeros; anything but layers in a row. The
+            message names the node and what it has.
 
     Example:
         >>> import lstmx, lstmx.onnx, tempfile

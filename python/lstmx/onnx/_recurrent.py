@@ -1,9 +1,9 @@
-"""The operators LSTM and GRU beside the layers of that name, out and in: attributes, gates and arrays.
+"""The operators LSTM, GRU and RNN beside the layers of that name, out and in: attributes, gates and arrays.
 
 ONNX has the gates in another order and all arrays of a kind stacked by direction. Its activations take their
 parameters in turn from two lists, each only if it has such a parameter; so does ONNX Runtime. What the layers
 cannot compute is refused here: for each attribute, with what was expected of it.
-Source: https://onnx.ai/onnx/operators/onnx__LSTM.html, onnx__GRU.html.
+Source: https://onnx.ai/onnx/operators/onnx__LSTM.html, onnx__GRU.html, onnx__RNN.html.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lstmx.layers import GRU, LSTM
+from lstmx.layers import GRU, LSTM, RNN
 from lstmx.layers.direction import BOTH, FORWARD, REVERSE
+from lstmx.layers.recurrent import Recurrent
 from lstmx.onnx._node import Node
 from lstmx.reference import ACTIVATIONS, Activation
 
-LAYERS: dict[str, type[LSTM | GRU]] = {"LSTM": LSTM, "GRU": GRU}  # by their operators
+LAYERS: dict[str, type[Recurrent]] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}  # by their operators
 
 # ONNX's order of the gates: i, o, f, c of our i, f, g, o, with peepholes for i, o, f; z, r, h of our r, z, n.
-_GATES = {"LSTM": [0, 3, 1, 2], "GRU": [1, 0, 2]}
+_GATES = {"LSTM": [0, 3, 1, 2], "GRU": [1, 0, 2], "RNN": [0]}
 _PEEPHOLES = [0, 2, 1]
 
-_FUNCTIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
+_FUNCTIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 _BY_ONNX_NAME = {name.replace("_", ""): name for name in ACTIVATIONS}  # which are compared without case
 
 # The standard gives them no parameters of their own, or ONNX Runtime takes 0 for the one that it gives.
@@ -35,17 +36,20 @@ _WITHOUT_DEFAULTS = ("affine", "scaled_tanh", "thresholded_relu")
 # ------------------------------------------------------------------------------------------------------- out
 
 
-def operator_attributes(layer: LSTM | GRU) -> dict[str, Any]:
+def operator_attributes(layer: Recurrent) -> dict[str, Any]:
     """What the operator is told of the layer, apart from what is usual."""
     attributes: dict[str, Any] = {"hidden_size": layer.hidden_size, "direction": layer._direction}
     if isinstance(layer, GRU):
         return attributes | {"linear_before_reset": 1}
+    if isinstance(layer, RNN):
+        return attributes | {"activations": [layer.nonlinearity.capitalize()] * layer._directions}
+    assert isinstance(layer, LSTM)
     if layer.gate_clip is not None:
         attributes["clip"] = layer.gate_clip
     if layer.coupled:
         attributes["input_forget"] = 1
     functions = [Activation(*((a,) if isinstance(a, str) else a)) for a in layer.activations]
-    functions *= 2 if layer.bidirectional else 1
+    functions *= layer._directions
     names = ["".join(word.capitalize() for word in function.name.split("_")) for function in functions]
     if names[:3] != _FUNCTIONS["LSTM"]:
         attributes["activations"] = names
@@ -56,7 +60,7 @@ def operator_attributes(layer: LSTM | GRU) -> dict[str, Any]:
     return attributes
 
 
-def operator_arrays(layer: LSTM | GRU, k: int) -> Iterator[tuple[str, int, NDArray[np.float32]]]:
+def operator_arrays(layer: Recurrent, k: int) -> Iterator[tuple[str, int, NDArray[np.float32]]]:
     """Yield the constant inputs of layer k: a name, the place among the inputs, the array.
 
     W [D,G*H,I], R [D,G*H,H], B [D,2*G*H] with G gates, and of peepholes P [D,3H].
@@ -108,7 +112,7 @@ def read_layer(node: Node) -> tuple[dict[str, Any], dict[str, NDArray[np.float32
         "reverse": direction == REVERSE,
     }
     orders = dict.fromkeys(stacked, np.argsort(_GATES[kind]).tolist())
-    config |= _read_lstm(attributes, directions) if kind == "LSTM" else _read_gru(attributes, directions)
+    config |= {"LSTM": _read_lstm, "GRU": _read_gru, "RNN": _read_rnn}[kind](attributes, directions)
     if kind == "LSTM" and node[7] is not None:
         config["peephole"] = True
         stacked["weight_ch"] = node.weight("P", 7, (directions, 3 * hidden))
@@ -142,12 +146,24 @@ def _read_gru(attributes: dict[str, Any], directions: int) -> dict[str, Any]:
         raise ValueError(
             f"linear_before_reset: expected 1, got {attributes.get('linear_before_reset', '0 by default')}"
         )
-    if "clip" in attributes:
-        raise ValueError(f"clip: expected none, got {attributes['clip']:g}")
+    _refuse_clip(attributes)
     functions = _read_functions("GRU", attributes, directions)
     if functions != [Activation("sigmoid"), Activation("tanh")]:
         raise ValueError(f"activations: expected Sigmoid, Tanh, got {', '.join(attributes['activations'])}")
     return {}
+
+
+def _read_rnn(attributes: dict[str, Any], directions: int) -> dict[str, Any]:
+    _refuse_clip(attributes)
+    (function,) = _read_functions("RNN", attributes, directions)
+    if function.name not in ("tanh", "relu"):
+        raise ValueError(f"activations: expected Tanh or Relu, got {', '.join(attributes['activations'])}")
+    return {"nonlinearity": function.name}
+
+
+def _refuse_clip(attributes: dict[str, Any]) -> None:
+    if "clip" in attributes:
+        raise ValueError(f"clip: expected none, got {attributes['clip']:g}")
 
 
 def _read_functions(kind: str, attributes: dict[str, Any], directions: int) -> list[Activation]:

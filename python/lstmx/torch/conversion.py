@@ -55,9 +55,9 @@ def from_torch(module: nn.Module | list[nn.Module] | tuple[nn.Module, ...]) -> l
     """Return the lstmx layer, or `lstmx.Sequential` of layers, that computes what PyTorch's module does.
 
     Args:
-        module: An `nn.LSTM` (or `LSTM`), `nn.GRU`, `nn.Linear` or `nn.Dropout`, or several of them in order:
-            an `nn.Sequential`, an `nn.ModuleList`, a list or a tuple. In such a row, each layer reads the
-            output of the one before, without the states of an LSTM, as in `lstmx.Sequential`.
+        module: An `nn.LSTM` (or `LSTM`), `nn.GRU`, `nn.RNN`, `nn.Linear` or `nn.Dropout`, or several of them
+            in order: an `nn.Sequential`, an `nn.ModuleList`, a list or a tuple. In such a row, each layer
+            reads the output of the one before, without the states of an LSTM, as in `lstmx.Sequential`.
 
     Returns:
         A layer of its own, with a copy of the weights as float32.
@@ -80,15 +80,20 @@ def from_torch(module: nn.Module | list[nn.Module] | tuple[nn.Module, ...]) -> l
 
 def _empty_layer(module: Any) -> layers.Module:
     kind = type(module)
-    if kind in (nn.LSTM, LSTM, nn.GRU):
+    if kind in (nn.LSTM, LSTM, nn.GRU, nn.RNN):
         names = "input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional"
         options = {name: getattr(module, name) for name in names}
         options["dropout"] = module.dropout if module.num_layers > 1 else 0.0
-        return layers.GRU(**options) if kind is nn.GRU else layers.LSTM(**options, proj_size=module.proj_size)
+        if kind is nn.GRU:
+            return layers.GRU(**options)
+        if kind is nn.RNN:
+            return layers.RNN(**options, nonlinearity=module.nonlinearity)
+        return layers.LSTM(**options, proj_size=module.proj_size)
     if kind is nn.Linear:
         return layers.Linear(module.in_features, module.out_features, module.bias is not None)
     if kind is nn.Dropout:
         return layers.Dropout(module.p)
     raise TypeError(
-        f"module: expected nn.LSTM, nn.GRU, nn.Linear, nn.Dropout or a sequence of them, got {kind.__name__}"
+        "module: expected nn.LSTM, nn.GRU, nn.RNN, nn.Linear, nn.Dropout or a sequence of them, "
+        f"got {kind.__name__}"
     )

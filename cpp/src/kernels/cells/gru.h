@@ -16,6 +16,7 @@ struct GruCell {
   static constexpr Index gate_rows = 3;  // blocks of H rows in the weights, and where the gates' are; -1: nowhere
   static constexpr Index ih_gate[gates] = {0, 1, 2, -1}, hh_gate[gates] = {0, 1, -1, 2};
   static constexpr int unit_params = 0;
+  static constexpr bool normalizes = false;
 
   static const Real* unit_param(const RecurrentWeights<Real>&, int, Index) { return nullptr; }
   static Real* unit_gradient(const RecurrentGradients<Real>&, int, Index) { return nullptr; }

@@ -14,6 +14,7 @@ struct RnnCell {
   static constexpr Index gate_rows = 1;
   static constexpr Index ih_gate[gates] = {0, -1, -1, -1}, hh_gate[gates] = {0, -1, -1, -1};
   static constexpr int unit_params = 0;
+  static constexpr bool normalizes = false;
 
   static const Real* unit_param(const RecurrentWeights<Real>&, int, Index) { return nullptr; }
   static Real* unit_gradient(const RecurrentGradients<Real>&, int, Index) { return nullptr; }

@@ -1,6 +1,7 @@
 // The LSTM cell with what was added to it over time, in any combination: peepholes (Gers, Schraudolph and Schmidhuber
 // 2002), a coupled input and forget gate (Greff et al. 2017), clipping, other functions than sigmoid and tanh, zoneout
-// (Krueger et al. 2017). Only values of the functions are kept, so that derivatives are given in terms of them.
+// (Krueger et al. 2017), layer normalization (Ba et al. 2016), whose statistics are generic/normalize.h's. Only values
+// of the functions are kept, so that derivatives are given in terms of them.
 #pragma once
 
 namespace {
@@ -14,15 +15,23 @@ struct VariantCell {
   static constexpr int gates = 4;        // i f g o
   static constexpr Index gate_rows = 4;  // blocks of H rows in the weights, and where the gates' are; -1: nowhere
   static constexpr Index ih_gate[gates] = {0, 1, 2, 3}, hh_gate[gates] = {0, 1, 2, 3};
-  static constexpr int unit_params = 3;  // peepholes into i f o
+  static constexpr int unit_params = 5;  // peepholes into i f o; gain and bias of the normalized c
+  static constexpr bool normalizes = true;
 
   static const Real* unit_param(const RecurrentWeights<Real>& w, int e, Index H) {
-    return w.weight_ch ? w.weight_ch + e * H : nullptr;
+    if (e < 3) return w.weight_ch ? w.weight_ch + e * H : nullptr;
+    return e == 3 ? w.gain_c : w.bias_c;
   }
-  static Real* unit_gradient(const RecurrentGradients<Real>& d, int e, Index H) { return d.weight_ch + e * H; }
-  static bool has_unit_params(const StagedInputs<Real>& staged_inputs) { return staged_inputs.options->peepholes; }
+  static Real* unit_gradient(const RecurrentGradients<Real>& d, int e, Index H) {
+    if (e < 3) return d.weight_ch ? d.weight_ch + e * H : nullptr;
+    return e == 3 ? d.gain_c : d.bias_c;
+  }
+  static bool has_unit_params(const StagedInputs<Real>& staged_inputs) {
+    return staged_inputs.options->peepholes || staged_inputs.options->layer_norm;
+  }
 
-  // gate: pre-activations in, activated gates out; c, h: after the step
+  // gate: pre-activations in, activated gates out; c, h: after the step. With layer_norm h is what is to be normalized,
+  // and `output` makes h.
   LSTMX_INLINE void forward(const VariantOptions* options, Vec (&gate)[gates], const Inputs& in, Vec& c, Vec& h) {
     const VariantOptions& o = *options;
     // 1. i, f, g; peepholes from c before
@@ -40,21 +49,40 @@ struct VariantCell {
     // 3. o; its peephole from c after
     if (o.peepholes) gate[3] = S::fma(in.unit_param[2], c, gate[3]);
     gate[3] = value(o, o.gate, gate[3]);
-    // 4. h = o output(c)
-    h = S::mul(gate[3], F::apply(o.output, c));
-    // 5. zoneout
-    if (in.keeps_h) h = mix(in.keep_h, in.h, h);
+    // 4. and 5. h = o output(c)
+    h = c;
+    if (!o.layer_norm) h = output(o, gate[3], c, in);
     if (in.keeps_c) c = mix(in.keep_c, in.c, c);
+  }
+
+  // h from what its function sees of c: c, or gain * normalized + bias
+  LSTMX_INLINE Vec output(const VariantOptions& o, Vec out, Vec seen, const Inputs& in) {
+    const Vec h = S::mul(out, F::apply(o.output, seen));
+    return in.keeps_h ? mix(in.keep_h, in.h, h) : h;
+  }
+  LSTMX_INLINE Vec seen_of(Vec normalized, const Inputs& in) {
+    return S::fma(in.unit_param[3], normalized, in.unit_param[4]);
+  }
+
+  // before `backward`, with layer_norm: c as `forward` gave it to be normalized
+  LSTMX_INLINE Vec cell_of(const VariantOptions& o, const Vec (&gate)[gates], const Inputs& in) {
+    return new_cell(o, gate, in.c);
+  }
+  // then: the gradient by the normalized c
+  LSTMX_INLINE Vec normalized_back(const VariantOptions& o, Vec out, Vec normalized, Vec dh, const Inputs& in) {
+    return S::mul(in.unit_param[3], seen_back(o, out, F::apply(o.output, seen_of(normalized, in)), dh, in));
   }
 
   // gate: activated gates in, gradients of the pre-activations out; dc: of c in, of c before out; dh_prev: what reaches
   // h before other than through weight_hh; d_param: of the unit's parameters, by this row; h: what forward made in step
-  // 4
+  // 4. With layer_norm, in.normalized is c's and in.d_normalized the gradient by c through it.
   LSTMX_INLINE void backward(const VariantOptions* options, Vec (&gate)[gates], const Inputs& in, Vec dh, Vec& dc,
                              Vec& dh_prev, Vec (&d_param)[unit_params], Vec& h) {
     const VariantOptions& o = *options;
     const Vec i = gate[0], f = gate[1], g = gate[2], out = gate[3];
-    const Vec c = new_cell(o, gate, in.c), value_c = F::apply(o.output, c);
+    const Vec c = new_cell(o, gate, in.c);
+    const Vec value_c = F::apply(o.output, o.layer_norm ? seen_of(in.normalized, in) : c);
+    const Vec d_seen = seen_back(o, out, value_c, dh, in);
     h = S::mul(out, value_c);
     // 5.
     Vec dc_prev = S::set(0.0f);
@@ -67,7 +95,11 @@ struct VariantCell {
       dc = S::mul(S::sub(one(), in.keep_c), dc);
     }
     // 4.
-    dc = S::fma(S::mul(dh, out), F::slope(o.output, value_c), dc);
+    if (o.layer_norm) {
+      d_param[3] = S::mul(d_seen, in.normalized);
+      d_param[4] = d_seen;
+    }
+    dc = S::add(dc, o.layer_norm ? in.d_normalized : d_seen);
     // 3.
     gate[3] = S::mul(S::mul(dh, value_c), slope(o, o.gate, out));
     if (o.peepholes) {
@@ -102,6 +134,11 @@ struct VariantCell {
     return S::fma(keep, before, S::mul(S::sub(one(), keep), after));
   }
   LSTMX_INLINE Vec clip(Vec x, double most) { return S::min(S::set(most), S::max(S::set(-most), x)); }
+  // the gradient by what h's function sees
+  LSTMX_INLINE Vec seen_back(const VariantOptions& o, Vec out, Vec value_c, Vec dh, const Inputs& in) {
+    if (in.keeps_h) dh = S::mul(S::sub(one(), in.keep_h), dh);
+    return S::mul(S::mul(dh, out), F::slope(o.output, value_c));
+  }
   LSTMX_INLINE Vec new_cell(const VariantOptions& o, const Vec (&gate)[gates], Vec c_prev) {
     const Vec c = S::fma(gate[1], c_prev, S::mul(gate[0], gate[2]));
     return o.cell_clip < limit ? clip(c, o.cell_clip) : c;

@@ -17,7 +17,7 @@ struct ForwardFrame : Layout<S> {
   static constexpr Index few_rows = 4;                  // a step of fewer has its products with x made beforehand
   static constexpr Index chunk_limit = L::l2_size / 2;  // of gates made beforehand
 
-  static bool is_hoisted(const RecurrentSizes& n) { return n.T > 1 && n.rows < few_rows * n.T; }
+  static bool is_hoisted(const RecurrentSizes& n) { return n.T > 1 && n.rows < few_rows * n.T && !n.normalized; }
 
   static Index chunk_steps(const RecurrentSizes& n) {
     const Index steps = chunk_limit / (n.B * G * L::padded(n.H) + 1);
@@ -30,6 +30,11 @@ struct ForwardFrame : Layout<S> {
     return steps * n.B * G * L::padded(n.H);
   }
 
+  // of a step that normalizes: c, the products with x and with h, and 1 / the deviations of both
+  static Index normalizing_size(const RecurrentSizes& n) {
+    return n.normalized ? n.B * (L::vectors(n.H) * W + 2 * G * L::padded(n.H) + 2 * G) : 0;
+  }
+
   // of a staged cell before a projection: for each position
   static Index outputs_size(const RecurrentSizes& n) { return n.P != n.H ? n.B * L::vectors(n.H) * W : 0; }
 
@@ -39,7 +44,8 @@ struct ForwardFrame : Layout<S> {
   static Index cells_size(const RecurrentSizes& n) { return rounded(L::padded(n.H) * n.B); }
 
   static Index work_size(const RecurrentSizes& n, int threads) {
-    return zeros_size(n) + cells_size(n) + chunk_size(n) + outputs_size(n) + threads * pointers_size(n);
+    return zeros_size(n) + cells_size(n) + chunk_size(n) + outputs_size(n) + rounded(normalizing_size(n)) +
+           threads * pointers_size(n);
   }
 
   struct Context;
@@ -50,7 +56,8 @@ struct ForwardFrame : Layout<S> {
   struct Context {
     RecurrentForward<Real> a;
     const CellTraits<S>* cell;
-    Apply apply;  // null: the cell is fused
+    Apply apply;         // null: the cell is fused
+    Apply apply_output;  // makes h of a cell that normalizes
     Part part;
     bool hoisted;       // products with x made beforehand: only where a thread has all positions
     const Real* zeros;  // [H or P]
@@ -60,6 +67,9 @@ struct ForwardFrame : Layout<S> {
     Index gate_rows;        // of a block
     Real* outputs;          // [B][H in whole vectors], what is to be projected
     Real* masked;           // the tape's, by row [P]; or null
+    Real* products[2];      // with x and with h, to be normalized: as gates
+    Real* scales;           // 1 / the deviations of both, by row [2][G]
+    Real* seen;             // [B][H in whole vectors], the normalized c
     const Real **x, **h;    // [B] by position: rows of the step
     const Real** entering;  // what of h enters weight_hh, in a staged step
     Real** y;
@@ -67,22 +77,22 @@ struct ForwardFrame : Layout<S> {
 
   // Steps::step<training>(context, team, t, first step of the chunk)
   template <class Steps>
-  static void run_steps(const RecurrentForward<Real>& a, const CellTraits<S>& cell, Apply apply) {
+  static void run_steps(const RecurrentForward<Real>& a, const CellTraits<S>& cell, Apply apply, Apply output) {
     const RecurrentSizes& n = a.size;
     const Groups groups = Groups::of(L::vectors(n.H), 1);
     L::set_zero(a.work, zeros_size(n));
     parallel(L::team_size_of(n, a.threads, groups.count, 1.0), [&](const Team& team) {
       if (a.tape) {
-        run_part<Steps, true>(a, cell, apply, team, groups);
+        run_part<Steps, true>(a, cell, apply, output, team, groups);
       } else {
-        run_part<Steps, false>(a, cell, apply, team, groups);
+        run_part<Steps, false>(a, cell, apply, output, team, groups);
       }
     });
   }
 
   template <class Steps, bool training>
-  static void run_part(const RecurrentForward<Real>& a, const CellTraits<S>& cell, Apply apply, const Team& team,
-                       const Groups& groups) {
+  static void run_part(const RecurrentForward<Real>& a, const CellTraits<S>& cell, Apply apply, Apply output,
+                       const Team& team, const Groups& groups) {
     const RecurrentSizes& n = a.size;
     Context k{};
     k.part = L::part_of(n, a.schedule, team, groups);
@@ -90,13 +100,22 @@ struct ForwardFrame : Layout<S> {
     k.a = a;
     k.cell = &cell;
     k.apply = apply;
+    k.apply_output = output;
     k.zeros = a.work;
     Real* cells = a.work + zeros_size(n);
     Real* chunk = cells + cells_size(n);
     k.outputs = chunk + chunk_size(n);
-    Real* pointers = k.outputs + outputs_size(n) + team.index * pointers_size(n);
+    Real* normalizing = k.outputs + outputs_size(n);
+    Real* pointers = normalizing + rounded(normalizing_size(n)) + team.index * pointers_size(n);
     k.cells = training ? a.tape + L::tape_gates(n) : cells;
     k.masked = training && n.masked ? k.cells + L::tape_cells(n) : nullptr;
+    if (n.normalized) {
+      const Index plane = training ? L::tape_gates(n) : G * L::padded(n.H) * n.B;
+      k.seen = normalizing;
+      k.products[0] = training ? L::normalized_of(n, a.tape) : normalizing + n.B * L::vectors(n.H) * W;
+      k.products[1] = k.products[0] + plane;
+      k.scales = k.products[1] + plane;
+    }
     k.cell_rows = training ? n.B + n.rows : n.B;
     k.gates = training ? a.tape : chunk;
     k.gate_rows = training ? n.rows : (k.hoisted ? chunk_steps(n) : 1) * n.B;
@@ -282,7 +301,7 @@ struct FusedForward : ForwardFrame<S> {
   using L::W, L::G, L::PW, L::QW, L::R;
 
   static void run(const RecurrentForward<Real>& a, const CellTraits<S>& cell) {
-    F::template run_steps<FusedForward>(a, cell, nullptr);
+    F::template run_steps<FusedForward>(a, cell, nullptr, nullptr);
   }
 
   template <bool training>

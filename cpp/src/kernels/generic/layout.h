@@ -58,11 +58,12 @@ struct CellTraits {
   const Real* (*unit_param)(const RecurrentWeights<Real>&, int, Index H);
   Real* (*unit_gradient)(const RecurrentGradients<Real>&, int, Index H);
   bool (*has_unit_params)(const StagedInputs<Real>&);
+  bool normalizes;  // whether it can; then there are for each gate of a unit its bias, two gains and a 1
 
   template <class Cell>
   static constexpr CellTraits of() {
-    return {Cell::ih_gate,    Cell::hh_gate,       Cell::staged,         Cell::unit_params,
-            Cell::unit_param, Cell::unit_gradient, Cell::has_unit_params};
+    return {Cell::ih_gate,    Cell::hh_gate,       Cell::staged,          Cell::unit_params,
+            Cell::unit_param, Cell::unit_gradient, Cell::has_unit_params, Cell::normalizes};
   }
 };
 
@@ -90,18 +91,27 @@ struct Layout {
   static Index forward_panels(Index I, Index H, Index P) { return G * padded(H) * panel_rows(I, P); }
   static Index backward_panels(Index I, Index H, Index P) { return G * H * (vectors(P) + vectors(I)) * W; }
   static Index unit_params_size(const CellTraits<S>& cell, Index H) { return cell.unit_params * vectors(H) * W; }
+  static Index gate_params_size(const CellTraits<S>& cell, Index H) { return cell.normalizes ? 4 * G * padded(H) : 0; }
+  static Index params_size(const CellTraits<S>& cell, Index H) {
+    return unit_params_size(cell, H) + gate_params_size(cell, H);
+  }
 
   static Index pack_forward_size(const CellTraits<S>& cell, Index I, Index H, Index P) {
-    return forward_panels(I, H, P) + unit_params_size(cell, H) + (P != H ? H * vectors(P) * W : 0);
+    return forward_panels(I, H, P) + params_size(cell, H) + (P != H ? H * vectors(P) * W : 0);
   }
   static Index pack_backward_size(const CellTraits<S>& cell, Index I, Index H, Index P) {
-    return backward_panels(I, H, P) + unit_params_size(cell, H) + (P != H ? P * vectors(H) * W : 0);
+    return backward_panels(I, H, P) + params_size(cell, H) + (P != H ? P * vectors(H) * W : 0);
   }
 
   static Index tape_cells(const RecurrentSizes& n) { return padded(n.H) * (n.B + n.rows); }
   static Index tape_gates(const RecurrentSizes& n) { return G * padded(n.H) * n.rows; }
+  // the normalized products with x and with h, as gates; 1 / the deviations of both, by row [2][G]
+  static Index normalized_size(const RecurrentSizes& n) { return 2 * tape_gates(n) + 2 * G * n.rows; }
+  static Real* normalized_of(const RecurrentSizes& n, Real* tape) {
+    return tape + tape_gates(n) + tape_cells(n) + (n.masked ? n.rows * n.P : 0);
+  }
   static Index tape_size(const RecurrentSizes& n) {
-    return tape_gates(n) + tape_cells(n) + (n.masked ? n.rows * n.P : 0);
+    return tape_gates(n) + tape_cells(n) + (n.masked ? n.rows * n.P : 0) + (n.normalized ? normalized_size(n) : 0);
   }
 
   // ---- blocks
@@ -181,7 +191,7 @@ struct Layout {
       pack_gate(w.weight_hh, hh, P, H, unit, lanes, width, out + (1 + I) * row, row);
     });
     packed += forward_panels(I, H, P);
-    packed = pack_unit_params(cell, w, H, packed);
+    packed = pack_params(cell, w, H, packed);
     if (P != H) {
       for_column_groups<S>(P, [&](Index first, Index vectors, Index lanes) {
         const Index row = vectors * W, columns = row - W + lanes;
@@ -210,7 +220,7 @@ struct Layout {
     };
     packed = pack_columns<S>(w.weight_hh, P, G * H, P, packed, order(cell.hh_gate));
     packed = pack_columns<S>(w.weight_ih, I, G * H, I, packed, order(cell.ih_gate));
-    packed = pack_unit_params(cell, w, H, packed);
+    packed = pack_params(cell, w, H, packed);
     if (P != H) pack_columns<S>(w.weight_hr, H, P, H, packed, [](Index k) { return k; });
   }
 
@@ -224,7 +234,26 @@ struct Layout {
     }
   }
 
-  // what the cell has for each unit, with zeros up to a whole vector; returns its end
+  // what the cell has for each unit, then what it has for each gate of a unit; returns its end
+  static Real* pack_params(const CellTraits<S>& cell, const RecurrentWeights<Real>& w, Index H, Real* packed) {
+    packed = pack_unit_params(cell, w, H, packed);
+    if (!cell.normalizes) return packed;
+    for_gates(H, [&](const Block& block, Index lane, Index width, int gate, Index unit, Index lanes) {
+      Real* out = packed + G * block.unit + lane;
+      Index first = gate * H + unit;
+      const Index plane = G * padded(H);
+      for (Index l = 0; l < width; ++l, ++out, ++first) {
+        const bool valid = l < lanes && w.gain_ih != nullptr;
+        out[0] = (valid && w.bias_ih ? w.bias_ih[first] : 0) + (valid && w.bias_hh ? w.bias_hh[first] : 0);
+        out[plane] = valid ? w.gain_ih[first] : 0;
+        out[2 * plane] = valid ? w.gain_hh[first] : 0;
+        out[3 * plane] = valid ? 1 : 0;
+      }
+    });
+    return packed + gate_params_size(cell, H);
+  }
+
+  // with zeros up to a whole vector
   static Real* pack_unit_params(const CellTraits<S>& cell, const RecurrentWeights<Real>& w, Index H, Real* packed) {
     const Index stride = vectors(H) * W;
     for (int e = 0; e < cell.unit_params; ++e, packed += stride) {
@@ -239,7 +268,7 @@ struct Layout {
   // Steps of a few rows are bound by the weights that they read: then the hidden units are split, and the threads meet
   // after each step. Otherwise the positions are split, and each thread goes through time alone.
   static bool splits_units(const RecurrentSizes& n, int threads) {
-    if (n.P != n.H) return false;  // a projection reads all units of a row
+    if (n.P != n.H || n.normalized) return false;  // a projection, or a mean, reads all units of a row
     const Index weights = G * n.H * (n.I + n.P);
     return n.B < 4 * threads || (weights > l2_size && n.B < 32 * threads);
   }

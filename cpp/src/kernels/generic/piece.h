@@ -65,6 +65,7 @@ struct CellInputs {
   bool keeps_h, keeps_c;                                      // whether there is:
   Vec h, keep_h;                                              // h before the step, and how much of it stays
   Vec keep_c;                                                 // how much of c stays
+  Vec normalized, d_normalized;                               // on the way back, with layer normalization
 };
 
 // `c`: of the piece, before the step; view_row(view, i) and h_row(i): where the piece's i-th row of a view [T,B,*] and

@@ -14,8 +14,9 @@ struct StagedForward : ForwardFrame<S> {
   using Context = typename F::Context;
   using L::W, L::G, L::PW, L::QW, L::R;
 
-  static void run(const RecurrentForward<Real>& a, const CellTraits<S>& cell, typename F::Apply apply) {
-    F::template run_steps<StagedForward>(a, cell, apply);
+  static void run(const RecurrentForward<Real>& a, const CellTraits<S>& cell, typename F::Apply apply,
+                  typename F::Apply output) {
+    F::template run_steps<StagedForward>(a, cell, apply, output);
   }
 
   template <bool training>
@@ -29,16 +30,20 @@ struct StagedForward : ForwardFrame<S> {
     F::set_rows(k, t, first, first + count, before);
     mask(k, team, t, count);
     const Index row = F::template gate_row<training>(k, t, begin) + first;
-    L::for_blocks(a.size.H, k.part.vectors, [&](const Block& block) {
-      if (block.quads == 0) {
-        multiply_block<G, PW, W>(k, row, count, block);
-      } else {
-        F::with_quads(block.quads, [&]<int Q>() {
-          multiply_block<Q * L::quad_vectors, QW, L::quad_vectors == 1 ? 0 : W>(k, row, count, block);
-        });
-      }
-    });
+    if (a.size.normalized) {
+      multiply(k, {k.products[0], true, false, false}, row, count);
+      multiply(k, {k.products[1], false, true, false}, row, count);
+      add_normalized(k, row, count);
+    } else {
+      multiply(k, {k.gates, !k.hoisted, true, true}, row, count);
+    }
     k.apply(k, t, row, count, before + first, after + first);
+    if (a.size.normalized) {
+      const Real eps = static_cast<Real>(a.staged.options->eps);
+      for (Index p = first; p < first + count; ++p)
+        Normalize<S>::units(k.seen + p * L::vectors(a.size.H) * W, a.size.H, eps);
+      k.apply_output(k, t, row, count, before + first, after + first);
+    }
     if (a.size.P != a.size.H) project_outputs(k, t, count);
     F::template write_step<training>(k, t, count, after);
   }
@@ -58,30 +63,70 @@ struct StagedForward : ForwardFrame<S> {
     if (k.part.meets) team.barrier();
   }
 
-  // gates = [bias + W x, or what they are so far] + U h, in the form of ForwardFrame::project_block
+  // What a product goes to, laid out as gates are, and what it is of; `gates`: added to the bias, or what is there.
+  struct Product {
+    Real* plane;
+    bool x, h, gates;
+  };
+
+  static void multiply(const Context& k, const Product& product, Index row, Index count) {
+    L::for_blocks(k.a.size.H, k.part.vectors, [&](const Block& block) {
+      if (block.quads == 0) {
+        multiply_block<G, PW, W>(k, product, row, count, block);
+      } else {
+        F::with_quads(block.quads, [&]<int Q>() {
+          multiply_block<Q * L::quad_vectors, QW, L::quad_vectors == 1 ? 0 : W>(k, product, row, count, block);
+        });
+      }
+    });
+  }
+
+  // in the form of ForwardFrame::project_block
   template <int V, Index row_size, Index vector>
-  static void multiply_block(const Context& k, Index row, Index count, const Block& block) {
+  static void multiply_block(const Context& k, const Product& product, Index row, Index count, const Block& block) {
     const RecurrentForward<Real>& a = k.a;
     const Index I = a.size.I, P = a.size.P, first = k.part.positions.begin;
     ProductTile<Real> tile;
     tile.operand[0].segment = tile.operand[1].segment = 0;
     tile.operand[0].depth = I;
-    tile.operand[0].count = k.hoisted ? 0 : 1;
+    tile.operand[0].count = product.x ? 1 : 0;
     tile.operand[1].depth = P;
-    tile.operand[1].count = 1;
-    tile.init = a.packed + L::panel_of(block, I, P);
-    tile.goes_on = k.hoisted;
-    tile.panel = tile.init + (k.hoisted ? 1 + I : 1) * V * W;
+    tile.operand[1].count = product.h ? 1 : 0;
+    const Real* panel = a.packed + L::panel_of(block, I, P);
+    tile.init = product.gates ? panel : nullptr;
+    tile.goes_on = product.gates && k.hoisted;
+    tile.panel = panel + (product.x ? 1 : 1 + I) * V * W;
     tile.c_vector = vector ? vector : k.gate_rows * row_size;
     tile.lanes = W;
-    Real* gates = k.gates + G * block.unit * k.gate_rows + row * row_size;
+    Real* to = product.plane + G * block.unit * k.gate_rows + row * row_size;
     for_tiles(0, count, S::tile_rows[V], [&](Index r, Index m) {
       for (Index i = 0; i < m; ++i) {
         tile.operand[0].row[i] = k.x[first + r + i];
         tile.operand[1].row[i] = k.entering[first + r + i];
-        tile.c[i] = gates + (r + i) * row_size;
+        tile.c[i] = to + (r + i) * row_size;
       }
       run_product<S, V, S::tile_rows[V], 0, 0>(m, tile);
+    });
+  }
+
+  // both products become normalized, and gates = bias + the sum of them times their gains
+  static void add_normalized(const Context& k, Index row, Index count) {
+    const RecurrentForward<Real>& a = k.a;
+    const Index H = a.size.H, plane = G * L::padded(H);
+    const Real eps = static_cast<Real>(a.staged.options->eps);
+    const Real* bias = a.packed + L::forward_panels(a.size.I, H, a.size.P) + L::unit_params_size(*k.cell, H);
+    const Real *gain_ih = bias + plane, *gain_hh = gain_ih + plane, *valid = gain_hh + plane;
+    using N = Normalize<S>;
+    N::for_groups(count, [&](Index first, Index rows) {
+      Real *x = k.products[0], *h = k.products[1], *scales = k.scales + (row + first) * 2 * G;
+      N::gates(x, H, k.gate_rows, row + first, rows, valid, eps, [&](Index i) { return scales + i * 2 * G; });
+      N::gates(h, H, k.gate_rows, row + first, rows, valid, eps, [&](Index i) { return scales + i * 2 * G + G; });
+      for (Index r = row + first; r < row + first + rows; ++r) {
+        N::for_vectors(H, k.gate_rows, r, [&](Index at, Index unit, int, bool) {
+          const Vec with_h = S::fma(S::load(h + at), S::load(gain_hh + unit), S::load(bias + unit));
+          S::store(k.gates + at, S::fma(S::load(x + at), S::load(gain_ih + unit), with_h));
+        });
+      }
     });
   }
 
@@ -89,7 +134,7 @@ struct StagedForward : ForwardFrame<S> {
   static void project_outputs(const Context& k, Index t, Index count) {
     const RecurrentForward<Real>& a = k.a;
     const Index I = a.size.I, H = a.size.H, P = a.size.P, first = k.part.positions.begin;
-    const Real* panel = a.packed + L::forward_panels(I, H, P) + L::unit_params_size(*k.cell, H);
+    const Real* panel = a.packed + L::forward_panels(I, H, P) + L::params_size(*k.cell, H);
     for_column_groups<S>(P, [&](Index column, Index vectors, Index lanes) {
       with_constant(vectors, [&]<int V>() {
         ProductTile<Real> tile;
@@ -128,35 +173,72 @@ struct StagedCell : Layout<S> {
   using Context = typename ForwardFrame<S>::Context;
   using L::W, L::G, L::R;
 
+  static const Real* unit_params(const RecurrentForward<Real>& a) {
+    return a.packed + L::forward_panels(a.size.I, a.size.H, a.size.P);
+  }
+
+  // where the cell's output for some positions goes
+  static void set_outputs(const Context& k, Index p, Index rows, Real* (&to)[R]) {
+    const Index H = k.a.size.H, stride = L::vectors(H) * W;
+    for (Index i = 0; i < rows; ++i) to[i] = k.a.size.P != H ? k.outputs + (p + i) * stride : k.y[p + i];
+  }
+
+  // what the cell reads beside its gates; `c`: of the piece, before the step
+  template <bool quads>
+  static CellInputs<S, Cell> inputs(const Context& k, Index t, const Piece<S, quads>& piece, Index p, const Real* c) {
+    const RecurrentForward<Real>& a = k.a;
+    return read_inputs<Cell>(
+        piece, c, unit_params(a), L::vectors(a.size.H) * W, a.staged, a.size.P != a.size.H, k.zeros,
+        [&](const ConstView3<Real>& v, Index i) { return v.data + t * v.step + a.schedule.order[p + i] * v.row; },
+        [&](Index i) { return k.h[p + i]; });
+  }
+
   // from and to the gates, which a tape keeps; `before` and `after`: rows of c
   static void apply(const Context& k, Index t, Index row, Index count, Index before, Index after) {
     const RecurrentForward<Real>& a = k.a;
-    const Index H = a.size.H, first = k.part.positions.begin;
-    const bool projects = a.size.P != H;
-    const Real* unit_params = a.packed + L::forward_panels(a.size.I, H, a.size.P);
-    L::for_pieces_of_step(H, k.part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
+    const Index stride = L::vectors(a.size.H) * W, first = k.part.positions.begin;
+    L::for_pieces_of_step(a.size.H, k.part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
       constexpr Index units = quads ? 4 : W;
       Real* gates = k.gates + G * piece.unit * k.gate_rows + (row + r) * G * units;
       Real* cells = k.cells + piece.unit * k.cell_rows;
       const Index p = first + r;
       Real* to[R] = {};
-      for (Index i = 0; i < piece.rows; ++i) to[i] = projects ? k.outputs + (p + i) * L::vectors(H) * W : k.y[p + i];
+      if (a.size.normalized) {
+        for (Index i = 0; i < piece.rows; ++i) to[i] = k.seen + (p + i) * stride;
+      } else {
+        set_outputs(k, p, piece.rows, to);
+      }
       Vec gate[G], c, h;
       LSTMX_UNROLL
       for (int g = 0; g < G; ++g)
         gate[g] = quads && g / L::quad_vectors >= piece.rows ? S::set(0.0f) : S::load(gates + g * W);
       if constexpr (quads) S::gates_of_quads(gate);
-      const auto inputs = read_inputs<Cell>(
-          piece, cells + (before + r) * units, unit_params, L::vectors(H) * W, a.staged, projects, k.zeros,
-          [&](const ConstView3<Real>& v, Index i) { return v.data + t * v.step + a.schedule.order[p + i] * v.row; },
-          [&](Index i) { return k.h[p + i]; });
-      Cell::forward(a.staged.options, gate, inputs, c, h);
+      Cell::forward(a.staged.options, gate, inputs(k, t, piece, p, cells + (before + r) * units), c, h);
       piece.store(cells + (after + r) * units, c);
       piece.to_rows(to, h);
-      if (a.tape) {
+      if (a.tape || a.size.normalized) {
         LSTMX_UNROLL
         for (int g = 0; g < G; ++g) piece.store(gates + g * piece.size(), gate[g]);
       }
+    });
+  }
+
+  // h, once what it sees of c is normalized
+  static void apply_output(const Context& k, Index t, Index row, Index count, Index before, Index) {
+    const RecurrentForward<Real>& a = k.a;
+    const Index stride = L::vectors(a.size.H) * W, first = k.part.positions.begin;
+    L::for_pieces_of_step(a.size.H, k.part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
+      constexpr Index units = quads ? 4 : W;
+      const Real* gates = k.gates + G * piece.unit * k.gate_rows + (row + r) * G * units;
+      const Real* c = k.cells + piece.unit * k.cell_rows + (before + r) * units;
+      const Index p = first + r;
+      const Real* seen[R];
+      for (Index i = 0; i < R; ++i) seen[i] = i < piece.rows ? k.seen + (p + i) * stride : k.zeros;
+      Real* to[R] = {};
+      set_outputs(k, p, piece.rows, to);
+      const auto in = inputs(k, t, piece, p, c);
+      const Vec out = piece.load(gates + 3 * piece.size());
+      piece.to_rows(to, Cell::output(*a.staged.options, out, Cell::seen_of(piece.of_rows(seen), in), in));
     });
   }
 };

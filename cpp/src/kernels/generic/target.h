@@ -40,8 +40,13 @@ using lstmx::View3;
 //
 #include "layout.h"
 //
-#include "backward.h"
+#include "normalize.h"
+//
+#include "chunk_gradients.h"
 #include "forward.h"
+//
+#include "backward.h"
+#include "cell_backward.h"
 //
 #include "staged_forward.h"
 
@@ -65,12 +70,24 @@ struct CellEntries {
   }
   static void forward(const RecurrentForward<Real>& a) {
     if constexpr (Cell::staged || !S::fuses) {
-      StagedForward<S>::run(a, traits, &StagedCell<S, Cell>::apply);
+      using Staged = StagedCell<S, Cell>;
+      if constexpr (Cell::normalizes) {
+        StagedForward<S>::run(a, traits, &Staged::apply, &Staged::apply_output);
+      } else {
+        StagedForward<S>::run(a, traits, &Staged::apply, nullptr);
+      }
     } else {
       FusedForward<S, Cell>::run(a, traits);
     }
   }
-  static void backward(const RecurrentBackward<Real>& a) { Backward<S>::run(a, traits, &CellBackward<S, Cell>::run); }
+  static void backward(const RecurrentBackward<Real>& a) {
+    using Back = CellBackward<S, Cell>;
+    if constexpr (Cell::normalizes) {
+      Backward<S>::run(a, traits, {&Back::run, &Back::seen, &Back::seen_back});
+    } else {
+      Backward<S>::run(a, traits, {&Back::run, nullptr, nullptr});
+    }
+  }
 };
 
 template <class S, template <class> class Cell>

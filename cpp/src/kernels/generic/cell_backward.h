@@ -1,0 +1,164 @@
+// One cell back through a step: its gates become their gradients in memory, piece by piece, and dc that of c before.
+// What a staged cell gives besides goes to the context's buffers.
+#pragma once
+
+namespace {
+
+template <class S, class Cell>
+struct CellBackward : Layout<S> {
+  using L = Layout<S>;
+  using B = BackwardFrame<S>;
+  using Real = typename S::Real;
+  using Vec = typename S::Vec;
+  using Context = typename B::Context;
+  using Step = typename B::Step;
+  using L::W, L::G, L::R;
+
+  // The rows that a piece reads; what is beyond its rows is zeros.
+  struct Sources {
+    const Real *dh[R], *dy[R], *h[R];
+
+    void set(const Step& step, Index p, Index rows, int count) {
+      for (int i = 0; i < count; ++i) {
+        dh[i] = i < rows ? step.carried_dh(p + i) : step.k.zeros;
+        dy[i] = i < rows ? step.row(step.k.a.dy, p + i) : step.k.zeros;
+        h[i] = i < rows ? step.row(step.k.a.y, p + i) : step.k.zeros;
+      }
+    }
+  };
+
+  // What a piece has at a step.
+  template <bool quads>
+  struct Place {
+    const Step& step;
+    const Piece<S, quads>& piece;
+    Index p;  // its first position
+    Real *gates, *dcs;
+    const Real* c_prev;
+    static constexpr Index units = quads ? 4 : W;
+
+    Place(const Step& at, const Piece<S, quads>& of, Index first) : step(at), piece(of), p(first) {
+      const Context& k = step.k;
+      const Schedule& s = k.a.schedule;
+      const Index B = k.a.size.B, rows = k.a.size.rows, t = step.t;
+      const Index before = t == 0 ? 0 : B + s.first[t - 1];
+      gates = k.gates + G * piece.unit * rows + (s.first[t] + p) * G * units;
+      c_prev = k.cells + piece.unit * (B + rows) + (before + p) * units;
+      dcs = k.dc + piece.unit * B + p * units;
+    }
+
+    // a row more than there are reads zeros
+    template <class RowOf>
+    Vec gather(const RowOf& row_of) const {
+      const Real* row[R];
+      for (Index i = 0; i < R; ++i) row[i] = i < piece.rows ? row_of(p + i) : step.k.zeros;
+      return piece.of_rows(row);
+    }
+    Vec of_rows(const Real* first) const {
+      return gather([&](Index q) { return first + q * step.k.stride; });
+    }
+    void to_rows(Real* first, Vec v) const {
+      Real* to[R];
+      for (Index i = 0; i < R; ++i) to[i] = first + i * step.k.stride;
+      piece.to_rows(to, v);
+    }
+
+    void read_gates(Vec (&g)[G]) const {
+      LSTMX_UNROLL
+      for (int j = 0; j < G; ++j) g[j] = piece.load(gates + j * piece.size());
+    }
+    Vec dh(const Sources& from) const {
+      if (step.k.a.size.P != step.k.a.size.H) return of_rows(step.k.d_outputs);
+      return S::add(piece.of_rows(from.dh), piece.of_rows(from.dy));
+    }
+    CellInputs<S, Cell> inputs() const {
+      const RecurrentBackward<Real>& a = step.k.a;
+      return read_inputs<Cell>(
+          piece, c_prev, step.k.unit_params, L::vectors(a.size.H) * W, a.staged, a.size.P != a.size.H, step.k.zeros,
+          [&](const ConstView3<Real>& view, Index i) { return step.row(view, p + i); },
+          [&](Index i) { return step.h_before(p + i); });
+    }
+  };
+
+  // body(place, sources) for the pieces of a step
+  template <class Body>
+  LSTMX_INLINE void for_places(const Step& step, const Part& part, Index begin, Index count, const Body& body) {
+    const Index H = step.k.a.size.H, first_quad = H / W * W;
+    Sources sources;
+    L::for_pieces_of_step(H, part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
+      if (!quads || piece.unit == first_quad) sources.set(step, begin + r, piece.rows, quads ? R : 1);
+      body(Place<quads>(step, piece, begin + r), sources);
+    });
+  }
+
+  static void run(const Step& step, const Range& chunk, const Part& part, Index begin, Index count) {
+    for_places(step, part, begin, count,
+               [&]<bool quads>(const Place<quads>& place, const Sources& from) { piece_back(place, chunk, from); });
+  }
+
+  // of a cell that normalizes: c as it was before, by position
+  static void seen(const Step& step, const Range&, const Part& part, Index begin, Index count) {
+    for_places(step, part, begin, count, [&]<bool quads>(const Place<quads>& place, const Sources&) {
+      Vec g[G];
+      place.read_gates(g);
+      const Vec c = Cell::cell_of(*step.k.a.staged.options, g, place.inputs());
+      place.to_rows(step.k.seen + place.p * step.k.stride, c);
+    });
+  }
+
+  // then: the gradient by the normalized c
+  static void seen_back(const Step& step, const Range&, const Part& part, Index begin, Index count) {
+    const Context& k = step.k;
+    for_places(step, part, begin, count, [&]<bool quads>(const Place<quads>& place, const Sources& from) {
+      const Vec out = place.piece.load(place.gates + 3 * place.piece.size());
+      const Vec d =
+          Cell::normalized_back(*k.a.staged.options, out, place.of_rows(k.seen), place.dh(from), place.inputs());
+      place.to_rows(k.d_seen + place.p * k.stride, d);
+    });
+  }
+
+  // the cell's gates become their gradients, and dc that of c before
+  template <bool quads>
+  LSTMX_INLINE void piece_back(const Place<quads>& place, const Range& chunk, const Sources& from) {
+    const Step& step = place.step;
+    const Context& k = step.k;
+    const Piece<S, quads>& piece = place.piece;
+    const RecurrentBackward<Real>& a = k.a;
+    const Schedule& s = a.schedule;
+    const Index t = step.t, p = place.p;
+    Vec g[G];
+    place.read_gates(g);
+    Vec dc = piece.load(place.dcs);
+    if (a.dcells.data) dc = S::add(dc, place.gather([&](Index q) { return step.row(a.dcells, q); }));
+    const Vec dh = place.dh(from);
+    if constexpr (Cell::staged) {
+      auto in = place.inputs();
+      if (a.size.normalized) {
+        in.normalized = place.of_rows(k.seen);
+        in.d_normalized = place.of_rows(k.d_seen);
+      }
+      Vec kept = S::set(0.0f), h = kept, d_param[Cell::unit_params ? Cell::unit_params : 1];
+      Cell::backward(a.staged.options, g, in, dh, dc, kept, d_param, h);
+      const Index row = s.first[t] - s.first[chunk.begin] + p, all = s.first[chunk.end] - s.first[chunk.begin];
+      if (in.keeps_h) place.to_rows(k.kept_dh + p * k.stride, kept);
+      if (a.size.P != a.size.H) place.to_rows(k.outputs + row * k.stride, h);
+      for (int e = 0; e < Cell::unit_params; ++e) {
+        if (Cell::unit_gradient(a.gradients, e, a.size.H) == nullptr) continue;
+        Real* plane = k.planes + e * B::plane_size(a.size) + piece.unit * all;
+        piece.store(plane + row * place.units, d_param[e]);
+      }
+    } else {
+      Cell::backward(g, piece.of_rows(from.h), piece.load(place.c_prev), dh, dc);
+    }
+    if constexpr (quads) S::quads_of_gates(g);
+    LSTMX_UNROLL
+    for (int j = 0; j < G; ++j)
+      if (!quads || j * W < G * piece.size()) S::store(place.gates + j * W, g[j]);
+    piece.store(place.dcs, dc);
+    if (s.resets == nullptr) return;
+    for (Index i = 0; i < piece.rows; ++i)
+      if (is_reset(s, t, p + i)) L::set_zero(place.dcs + i * place.units, place.units);
+  }
+};
+
+}  // namespace
