@@ -132,15 +132,15 @@ def test_lstm_there_and_back(
 @pytest.mark.parametrize("lengths", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_sequential_there_and_back(rng, tmp_path, lengths, bidirectional) -> None:
-    wide = 12 if bidirectional else 6
+    wide, last = (12, 8) if bidirectional else (6, 4)
     model = lstmx.Sequential(
         lstmx.Linear(3, 5, rng=rng),
         lstmx.Sequential(
             lstmx.LSTM(5, 6, bidirectional=bidirectional, batch_first=True, rng=rng), lstmx.Dropout(0.5)
         ),
-        lstmx.LSTM(wide, 4, batch_first=True, rng=rng),
-        lstmx.Linear(4, 4, bias=False, rng=rng),
-        lstmx.LastStep(),
+        lstmx.LSTM(wide, 4, batch_first=True, bidirectional=bidirectional, rng=rng),
+        lstmx.Linear(last, 4, rng=rng),
+        lstmx.LastStep(bidirectional=bidirectional),
         lstmx.Linear(4, 2, rng=rng),
     )
     path = tmp_path / "model.onnx"
@@ -165,6 +165,7 @@ def test_sequential_there_and_back(rng, tmp_path, lengths, bidirectional) -> Non
         "LastStep",
         "Linear",
     ]
+    assert back[4].bidirectional == bidirectional
     again, _ = back(feeds["x"], (None, *states, None, None, None), lengths=feeds.get("lengths"))
     assert_equal(again, y)
 
@@ -176,8 +177,9 @@ def test_sequential_there_and_back(rng, tmp_path, lengths, bidirectional) -> Non
         (lstmx.Linear(3, 2, bias=False, rng=1), (4, 3)),
         (lstmx.Dropout(0.5), (4, 3)),
         (lstmx.LastStep(), (4, 5, 3)),
+        (lstmx.LastStep(bidirectional=True), (4, 5, 6)),
     ],
-    ids=["Linear", "Linear without bias", "Dropout", "LastStep"],
+    ids=["Linear", "Linear without bias", "Dropout", "LastStep", "LastStep of both directions"],
 )
 def test_layer_alone(rng, tmp_path, model, shape) -> None:
     lstmx.onnx.export(model, tmp_path / "model.onnx")
@@ -204,8 +206,10 @@ CELLS = [
     (lstmx.LSTM, {"peephole": True}),
     (lstmx.LSTM, {"peephole": True, "num_layers": 2, "bidirectional": True}),
     (lstmx.LSTM, {"coupled": True, "gate_clip": 0.4}),
+    (lstmx.LSTM, {"num_layers": 3, "bidirectional": True, "merge": "sum"}),
     (lstmx.LSTM, {"reverse": True, "num_layers": 2, "batch_first": True}),
     (lstmx.LSTM, {"activations": ["hard_sigmoid", "relu", "softsign"]}),
+    (lstmx.LSTM, {"activations": ["sigmoid", "relu", "tanh"]}),
     (
         lstmx.LSTM,
         {
@@ -241,11 +245,29 @@ def test_other_cells(rng, tmp_path, kind, options, lengths, state) -> None:
     initial = (feeds.get("h_0"), feeds.get("c_0")) if kind is lstmx.LSTM else feeds.get("h_0")
     y, final = layer(feeds["x"], initial if state else None, lengths=feeds.get("lengths"))
     results = run(path, feeds)
-    assert list(results) == ["y", "h_n", "c_n"][: 3 if kind is lstmx.LSTM else 2]
-    for got, expected in zip(
-        results.values(), (y, *final) if kind is lstmx.LSTM else (y, final), strict=True
-    ):
+    outputs = (y, *final) if kind is lstmx.LSTM else (y, final)
+    assert list(results) == ["y", "h_n", "c_n"][: len(outputs)]
+    for got, expected in zip(results.values(), outputs, strict=True):
         assert_equal(got, expected)
+
+    back = lstmx.onnx.import_model(path)
+    names = ("bias", "batch_first", "bidirectional", "reverse", "merge")
+    names += {
+        lstmx.LSTM: ("peephole", "coupled", "gate_clip"),
+        lstmx.GRU: (),
+        lstmx.RNN: ("nonlinearity",),
+    }[kind]
+    for name in names:
+        assert {getattr(part, name) for part in back} == {getattr(layer, name)}
+    states = None
+    if state:
+        parts = [np.split(feeds[name], layer.num_layers) for name in ("h_0", "c_0")[: len(outputs) - 1]]
+        states = [*zip(*parts, strict=True)] if kind is lstmx.LSTM else parts[0]
+    again, finals = back(feeds["x"], states, lengths=feeds.get("lengths"))
+    assert np.array_equal(again, y)  # the same bits
+    finals = [*zip(*finals, strict=True)] if kind is lstmx.LSTM else [finals]
+    for parts, expected in zip(finals, outputs[1:], strict=True):
+        assert np.array_equal(np.concatenate(parts), expected)
 
 
 def test_a_folded_batch_norm(rng, tmp_path) -> None:
@@ -293,9 +315,6 @@ def test_export_refuses(tmp_path) -> None:
     twice = lstmx.Sequential(lstmx.LastStep(), lstmx.Sequential(lstmx.LSTM(1, 1, batch_first=True)))
     with pytest.raises(ValueError, match=r"model\[1\]\[0\]: expected no layer that reads time after LastSt"):
         lstmx.onnx.export(twice, path)
-    both = lstmx.LastStep(bidirectional=True)
-    with pytest.raises(ValueError, match=r"model: expected .* one direction, got LastStep\(bidirectional=T"):
-        lstmx.onnx.export(both, path)
 
     for options, message in (
         ({"hidden_size": [4, 5]}, r"expected one hidden_size for all layers, got \[4, 5\]"),
@@ -350,85 +369,140 @@ def run_python(code: str) -> None:
 
 
 def node_cases() -> dict[str, Any]:
-    """The LSTM cases of the tests that onnx carries for those who implement the standard."""
+    """Those of recurrent operators in the tests that onnx carries for who implements the standard."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from onnx.backend.test.case.node import collect_testcases
 
-        return {case.name: case for case in collect_testcases("LSTM")}
+        cases = {case.name: case for case in collect_testcases(None)}
+    return {name: case for name, case in cases.items() if case.model.graph.node[0].op_type in CELL_TYPES}
 
 
+CELL_TYPES = ("LSTM", "GRU", "RNN")
 NODE_CASES = node_cases()
 
 
+def test_all_node_cases_are_there() -> None:
+    kinds = [case.model.graph.node[0].op_type for case in NODE_CASES.values()]
+    assert [kinds.count(kind) for kind in CELL_TYPES] == [6, 6, 6]
+
+
+@pytest.mark.parametrize("inputs_as", ["inputs", "constants"])
 @pytest.mark.parametrize("name", NODE_CASES)
-def test_node_cases_of_onnx(name, load) -> None:
+def test_node_cases_of_onnx(name, inputs_as, load) -> None:
+    """With lengths and initial states as the graph's inputs, and with all but X as constants."""
     case = NODE_CASES[name]
     ((inputs, outputs),) = case.data_sets
-    graph = case.model.graph
+    proto = onnx.ModelProto.FromString(case.model.SerializeToString())
+    graph = proto.graph
     given = dict(zip((value.name for value in graph.input), inputs, strict=True))
-    del graph.input[1:]
-    x = given.pop("X")
-    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in given.items())
-    refused = {
-        "test_lstm_with_peepholes": "P: expected no peepholes",
-        "test_lstm_reverse": "direction: expected",
-    }
-    if name in refused:
-        with pytest.raises(ValueError, match=refused[name]):
-            load(case.model)
+    calls = ("X", "sequence_lens", "initial_h", "initial_c") if inputs_as == "inputs" else ("X",)
+    kept = [value for value in graph.input if value.name in calls]
+    del graph.input[:]
+    graph.input.extend(kept)
+    weights = {name: array for name, array in given.items() if name not in calls}
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+    if "_gru_" in name:  # all of them
+        with pytest.raises(
+            ValueError, match=r"node GRU .*: linear_before_reset: expected 1, got 0 by defaul"
+        ):
+            load(proto)
         return
-    y, ((h_n, c_n),) = load(case.model)(x)
+    state = None
+    if inputs_as == "inputs" and "initial_h" in given:
+        state = [(given["initial_h"], given["initial_c"])]  # an LSTM's
+    lengths = given.get("sequence_lens") if inputs_as == "inputs" else None
+    y, (final,) = load(proto)(given["X"], state, lengths=lengths)
+    h_n, c_n = final if isinstance(final, tuple) else (final, None)
     results = {"Y": y[:, :, np.newaxis], "Y_h": h_n, "Y_c": c_n}  # Y is wanted of layout=1 only
-    if name == "test_lstm_batchwise":
+    if name.endswith("_batchwise"):
         results["Y_h"] = h_n.swapaxes(0, 1)
     for value, expected in zip(graph.output, outputs, strict=True):
         assert_equal(results[value.name], expected)
 
 
-@pytest.mark.parametrize("number", range(100))
+ACTIVATIONS = {
+    "Sigmoid": (), "Tanh": (), "Relu": (), "Softsign": (), "Softplus": (), "HardSigmoid": (0.3, 0.4),
+    "Affine": (0.7, 0.1), "ScaledTanh": (0.9, 0.8), "LeakyRelu": (0.2,), "Elu": (0.6,),
+    "ThresholdedRelu": (0.3,),
+}  # fmt: skip
+
+
+def random_activations(rng, directions: int, clipped: bool) -> dict[str, Any]:
+    """Gates without bounds, through which h would grow beyond all of them, only where they are clipped."""
+    gates = list(ACTIVATIONS) if clipped else ["Sigmoid", "Tanh", "Softsign", "HardSigmoid", "ScaledTanh"]
+    names = [str(rng.choice(gates)), *map(str, rng.choice(list(ACTIVATIONS), 2))] * directions
+    alphas = [ACTIVATIONS[name][0] for name in names if len(ACTIVATIONS[name]) > 0]
+    betas = [ACTIVATIONS[name][1] for name in names if len(ACTIVATIONS[name]) > 1]
+    parts = {"activation_alpha": alphas, "activation_beta": betas}
+    return {"activations": names} | {part: values for part, values in parts.items() if values}
+
+
+@pytest.mark.parametrize("number", range(300))
 def test_random_nodes(rng, load, number) -> None:
-    """Any direction the layers have, lengths, initial states and layouts, against ONNX Runtime."""
-    time, batch, width, hidden = (
-        rng.integers(1, 6),
-        rng.integers(2, 6),
-        rng.integers(1, 9),
-        rng.integers(1, 20),
-    )
-    directions, layout = int(rng.integers(1, 3)), int(rng.integers(0, 2))
-    weights = lstm_weights(rng, width, hidden, directions)
+    """All that a node can have, 200 LSTM, 50 GRU and 50 RNN, against ONNX Runtime."""
+    kind = "LSTM" if number < 200 else "GRU" if number < 250 else "RNN"
+    time, batch, width, hidden = (int(rng.integers(*ends)) for ends in ((1, 6), (2, 6), (1, 9), (1, 20)))
+    direction = str(rng.choice(["forward", "reverse", "bidirectional"]))
+    directions, layout = 2 if direction == "bidirectional" else 1, int(rng.integers(0, 2))
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
+    weights = {
+        "W": 0.5 * draw(rng, directions, gates * hidden, width),
+        "R": 0.3 * draw(rng, directions, gates * hidden, hidden),
+        "B": 0.5 * draw(rng, directions, 2 * gates * hidden),
+    }
+
+    def maybe() -> bool:
+        return rng.random() < 0.5
+
+    states = ("h_0", "c_0") if kind == "LSTM" else ("h_0",)
     feeds = {"x": draw(rng, time, batch, width)}
-    if has_lengths := rng.random() < 0.5:
+    if has_lengths := maybe():
         feeds["lengths"] = rng.integers(0, time + 1, batch).astype(np.int32)
-    if has_state := rng.random() < 0.5:
-        feeds |= {name: draw(rng, directions, batch, hidden) for name in ("h_0", "c_0")}
-    if has_no_bias := rng.random() < 0.3:
-        del weights["B"]
-    reads = ["x", "W", "R", "" if has_no_bias else "B", "lengths" if has_lengths else ""]
-    reads += ["h_0", "c_0"] if has_state else []
-    attributes: dict[str, Any] = {"direction": ["forward", "bidirectional"][directions - 1]}
-    if rng.random() < 0.5:
-        attributes["activations"] = ["Sigmoid", "Tanh", "Tanh"] * directions
+    if has_state := maybe():
+        feeds |= {name: draw(rng, directions, batch, hidden) for name in states}
+    reads = ["x", "W", "R", "B" if maybe() else "", "lengths" if has_lengths else ""]
+    reads += [name if has_state else "" for name in states]
+    attributes: dict[str, Any] = {"direction": direction, "hidden_size": hidden}
+    if kind == "GRU":
+        attributes |= {"linear_before_reset": 1}
+        attributes |= {"activations": ["Sigmoid", "tanh"] * directions} if maybe() else {}
+    elif kind == "RNN":
+        attributes |= {"activations": [str(rng.choice(["Tanh", "Relu"]))] * directions} if maybe() else {}
+    else:
+        if maybe():
+            weights["P"] = draw(rng, directions, 3 * hidden)
+            reads.append("P")
+        attributes |= {"clip": float(rng.uniform(0.1, 2.0))} if maybe() else {}
+        attributes |= random_activations(rng, directions, "clip" in attributes) if maybe() else {}
+        attributes |= {"input_forget": 1} if maybe() else {}
+    weights = {name: array for name, array in weights.items() if name in reads}
+    outputs = dict(zip(("Y", "Y_h", "Y_c"), (4, 3, 3)[: 1 + len(states)], strict=False))
 
     def graph(layout: int):
-        node = helper.make_node(
-            "LSTM", reads, ["Y", "Y_h", "Y_c"], hidden_size=int(hidden), layout=layout, **attributes
-        )
+        node = helper.make_node(kind, reads, list(outputs), layout=layout, **attributes)
         inputs = {name: [None] * array.ndim for name, array in feeds.items()}
-        return make_graph([node], inputs, {"Y": 4, "Y_h": 3, "Y_c": 3}, weights)
+        return make_graph([node], inputs, outputs, weights)
 
     expected = run(graph(0).SerializeToString(), feeds)  # ONNX Runtime has layout=0 only
     model = load(graph(layout))
     assert model.batch_first == (layout == 1)
     x = feeds["x"].swapaxes(0, 1) if layout else feeds["x"]
-    state = [(feeds["h_0"], feeds["c_0"])] if has_state else None
-    y, ((h_n, c_n),) = model(x, state, lengths=feeds.get("lengths"))
+    initial = [feeds[name] for name in states] if has_state else None
+    if initial is not None:
+        initial = [tuple(initial)] if kind == "LSTM" else initial
+    y, (final,) = model(x, initial, lengths=feeds.get("lengths"))
     y = y.swapaxes(0, 1) if layout else y
-    assert_equal(y, expected["Y"].swapaxes(1, 2).reshape(y.shape))
-    # Of a row without steps ONNX Runtime makes zeros, the layer here its initial state.
-    rows = feeds["lengths"] > 0 if has_lengths else slice(None)
-    assert_equal(h_n[:, rows], expected["Y_h"][:, rows])
-    assert_equal(c_n[:, rows], expected["Y_c"][:, rows])
+    scale = max(1.0, np.absolute(expected["Y"]).max())  # without bounds, h may grow
+    assert_equal(y / scale, expected["Y"].swapaxes(1, 2).reshape(y.shape) / scale)
+    for k, (name, got) in enumerate(zip(states, final if kind == "LSTM" else [final], strict=True)):
+        wanted = expected[("Y_h", "Y_c")[k]]
+        if has_lengths:  # of a row without steps ONNX Runtime makes zeros, the layer here its initial state
+            empty = feeds["lengths"] == 0
+            assert not wanted[:, empty].any()
+            wanted[:, empty] = feeds[name][:, empty] if has_state else 0.0
+        scale = max(1.0, np.absolute(wanted).max())
+        assert_equal(got / scale, wanted / scale)
 
 
 TORCH_MODELS = {
@@ -440,6 +514,14 @@ TORCH_MODELS = {
     "last step, both directions": (lambda y, h: y[:, -1, :], {"bidirectional": True}),
     "last h": (lambda y, h: h[-1], {}),
     "h of the only layer": (lambda y, h: h.squeeze(0), {"num_layers": 1}),
+    "h of both directions": (
+        lambda y, h: __import__("torch").cat((h[-2], h[-1]), 1),
+        {"bidirectional": True},
+    ),
+    "h of both directions, one layer": (
+        lambda y, h: h.transpose(0, 1).reshape(-1, 8),
+        {"bidirectional": True, "num_layers": 1},
+    ),
 }
 
 
@@ -584,6 +666,83 @@ def test_directions_apart_and_joined(rng, load, by) -> None:
         load(graph("backward", "forward"))
 
 
+@pytest.mark.parametrize("by", ["Split", "Slice", "Gather", "Transpose"])
+def test_h_of_both_directions(rng, load, by) -> None:
+    """As in Keras's `Bidirectional(LSTM(5))`: a `LastStep` of both directions; other orders are refused."""
+    node = helper.make_node
+    constants = lstm_weights(rng, 3, 5, 2) | {
+        "i0": ints(0), "i1": ints(1), "i2": ints(2), "w": draw(rng, 10, 2), "wide": ints(-1, 10),
+        "first": np.array(0), "second": np.array(-1),
+    }  # fmt: skip
+    squeeze = [node("Squeeze", ["one", "i0"], ["f"]), node("Squeeze", ["other", "i0"], ["b"])]
+    apart = {
+        "Split": [node("Split", ["h"], ["one", "other"], axis=0), *squeeze],
+        "Slice": [
+            node("Slice", ["h", "i0", "i1", "i0"], ["one"]),
+            node("Slice", ["h", "i1", "i2", "i0"], ["other"]),
+            *squeeze,
+        ],
+        "Gather": [node("Gather", ["h", "first"], ["f"]), node("Gather", ["h", "second"], ["b"])],
+        "Transpose": [node("Transpose", ["h"], ["turned"], perm=[1, 0, 2])],
+    }
+
+    def graph(*order: str, dense: bool = True):
+        both = node("Concat", order, ["both"], axis=1)
+        if by == "Transpose":
+            both = node("Reshape", ["turned", "wide"], ["both"])
+        nodes = [
+            node("Transpose", ["x"], ["x_time_first"], perm=[1, 0, 2]),
+            node(
+                "LSTM", ["x_time_first", "W", "R", "B"], ["", "h"], direction="bidirectional", hidden_size=5
+            ),
+            *apart[by],
+            both,
+            *([node("MatMul", ["both", "w"], ["y"])] if dense else []),
+        ]
+        return make_graph(nodes, {"x": ["B", "T", 3]}, {"y" if dense else "both": 2}, constants)
+
+    x = draw(rng, 4, 6, 3)
+    for dense in (True, False):
+        proto = graph("f", "b", dense=dense)
+        model = load(proto)
+        assert model[1].bidirectional
+        (expected,) = run(proto.SerializeToString(), {"x": x}).values()
+        assert_equal(model(x)[0], expected)
+    if by != "Transpose":
+        for order in (("b", "f"), ("f", "f"), ("f",)):
+            with pytest.raises(ValueError, match=r"node (MatMul 'y'|Concat 'both'): expected "):
+                load(graph(*order))
+
+
+@pytest.mark.parametrize("by", ["ReduceSum", "Add"])
+def test_sum_of_directions(rng, load, by) -> None:
+    node = helper.make_node
+    constants = lstm_weights(rng, 3, 5, 2) | {"i1": ints(1), "w": draw(rng, 5, 2)}
+    parts = {
+        "ReduceSum": [node("ReduceSum", ["Y", "i1"], ["sum"], keepdims=0)],
+        "Add": [
+            node("Split", ["Y"], ["one", "other"], axis=1),
+            node("Squeeze", ["one", "i1"], ["forward"]),
+            node("Squeeze", ["other", "i1"], ["backward"]),
+            node("Add", ["backward", "forward"], ["sum"]),
+        ],
+    }
+    lstm = node("LSTM", ["x", "W", "R", "B"], ["Y", "Y_h"], hidden_size=5, direction="bidirectional")
+    proto = make_graph(
+        [lstm, *parts[by], node("MatMul", ["sum", "w"], ["y"])],
+        {"x": ["T", "B", 3]},
+        {"y": 3, "Y_h": 3},
+        constants,
+    )
+    x = draw(rng, 6, 4, 3)
+    model = load(proto)
+    assert model[0].merge == "sum"
+    expected = run(proto.SerializeToString(), {"x": x})
+    y, ((h_n, _), _) = model(x)
+    assert_equal(y, expected["y"])
+    assert_equal(h_n, expected["Y_h"])
+
+
 def test_h_alone_is_the_answer(rng, load) -> None:
     """A batch-first graph that gives h without its axis of directions: the model's y."""
     node = helper.make_node
@@ -630,15 +789,36 @@ def refused_lstm(
         load(proto)
 
 
+BOTH = "bidirectional"
+
+
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"direction": "reverse"}, "direction: expected 'forward' or 'bidirectional', got 'reverse'"),
-        ({"clip": 2.0}, "clip: expected none, got 2"),
-        ({"input_forget": 1}, "input_forget: expected 0, got 1"),
+        ({"direction": "back"}, "direction: expected 'forward', 'reverse' or 'bidirectional', got 'back'"),
+        ({"clip": 0.0}, "clip: expected a number > 0, got 0"),
+        ({"input_forget": 2}, "input_forget: expected 0 or 1, got 2"),
+        ({"activations": ["Sigmoid", "Gelu", "Tanh"]}, "activations: expected some of sigmoid, .*, got Gelu"),
+        ({"activations": ["Sigmoid", "Tanh"]}, "activations: expected 3, got Sigmoid, Tanh"),
         (
-            {"activations": ["HardSigmoid", "Tanh", "Tanh"]},
-            "activations: expected Sigmoid, Tanh, Tanh, got HardSigmoid, Tanh, Tanh",
+            {"activations": ["Sigmoid", "Tanh", "Tanh", "Sigmoid", "Tanh", "Relu"], "direction": BOTH},
+            "activations: expected the same of both directions, got Sigmoid, Tanh, Tanh, Sigmoid, Tanh, Relu",
+        ),
+        (
+            {"activations": ["Sigmoid", "Affine", "Tanh"], "activation_alpha": [0.5]},
+            "activation_beta: expected a number for Affine, got none",
+        ),
+        (
+            {"activations": ["Sigmoid", "ThresholdedRelu", "Tanh"]},
+            "activation_alpha: expected a number for ThresholdedRelu, got none",
+        ),
+        (
+            {"activations": ["Sigmoid", "Elu", "Tanh"], "activation_alpha": [0.0, 0.5, 0.0]},
+            "activation_alpha: expected 1, one of each function with alpha, got 3",
+        ),
+        (
+            {"activations": ["Sigmoid", "Elu", "Tanh"], "activation_alpha": [-1.0]},
+            "alpha: expected a number >= 0 for elu, got -1.0",
         ),
         ({"layout": 2}, "layout: expected 0 or 1, got 2"),
         ({"hidden_size": 4}, "hidden_size: expected 5 as in R, got 4"),
@@ -650,8 +830,8 @@ def test_refuses_attributes(rng, load, attributes, message) -> None:
 
 def test_refuses_inputs_of_lstm(rng, load) -> None:
     refused_lstm(
-        rng, load, "P: expected no peepholes, got weights for them",
-        inputs=("", "", "", "P"), constants={"P": draw(rng, 1, 15)},
+        rng, load, r"P: expected float32 \[1, 15\], got float32 \[1, 20\]",
+        inputs=("", "", "", "P"), constants={"P": draw(rng, 1, 20)},
     )  # fmt: skip
     refused_lstm(
         rng, load, "initial_h: expected an input of the graph or zeros, got a constant",
@@ -694,7 +874,10 @@ def test_refuses_graphs(rng, load) -> None:
         refused_graph(load, rng, message, nodes, **options)
 
     check(r"node Relu 'out': expected one of LSTM, .*, got Relu", node("Relu", ["y_lstm"], ["out"]))
-    check("node Add 'out': expected a constant bias, got y", node("Add", ["y_lstm", "x"], ["out"]))
+    check(
+        "node Add 'out': expected a constant bias or the directions of y, got y",
+        node("Add", ["y_lstm", "x"], ["out"]),
+    )
     check(
         "node Add 'out': expected the bias of a MatMul", node("Add", ["y_lstm", "b"], ["out"]), b=draw(rng, 5)
     )
@@ -722,14 +905,14 @@ def test_refuses_graphs(rng, load) -> None:
         W2=draw(rng, 1, 20, 5),
     )
     check(
-        "node LSTM 'out': X: expected time on axis 0 of x as the LSTM before, got it on axis 1",
+        "node LSTM 'out': X: expected time on axis 0 of x as before, got it on axis 1",
         node("Transpose", ["y_lstm"], ["turned"], perm=[1, 0, 2]),
         node("LSTM", ["turned", "W2", "R", "B"], ["out"]),
         outputs={"out": 4},
         W2=draw(rng, 1, 20, 5),
     )
     check(
-        "node LSTM 'out': sequence_lens: expected for all LSTM nodes or for none",
+        "node LSTM 'out': sequence_lens: expected for all recurrent nodes or for none",
         node("LSTM", ["y_lstm", "W2", "R", "B", "lengths"], ["out"]),
         inputs={"x": ["T", "B", 3], "lengths": ["B"]},
         outputs={"out": 4},
@@ -745,13 +928,81 @@ def test_refuses_graphs(rng, load) -> None:
     check("output 'out': expected data of a layer, got a constant", node("Identity", ["w"], ["out"]))
 
 
-@pytest.mark.parametrize("op_type", ["GRU", "RNN"])
-def test_refuses_other_cells(rng, load, op_type) -> None:
-    gates = {"GRU": 3, "RNN": 1}[op_type]
-    weights = {"W": draw(rng, 1, gates * 5, 3), "R": draw(rng, 1, gates * 5, 5)}
-    node = helper.make_node(op_type, ["x", "W", "R"], ["Y"], hidden_size=5)
-    with pytest.raises(ValueError, match=f"node {op_type} 'Y': expected one of LSTM, .*, got {op_type}"):
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({}, "linear_before_reset: expected 1, got 0 by default"),
+        ({"linear_before_reset": 0}, "linear_before_reset: expected 1, got 0"),
+        ({"linear_before_reset": 1, "clip": 3.0}, "clip: expected none, got 3"),
+        (
+            {"linear_before_reset": 1, "activations": ["Sigmoid", "Relu"]},
+            "activations: expected Sigmoid, Tanh, got Sigmoid, Relu",
+        ),
+    ],
+)
+def test_refuses_other_grus(rng, load, attributes, message) -> None:
+    weights = {"W": draw(rng, 1, 15, 3), "R": draw(rng, 1, 15, 5)}
+    node = helper.make_node("GRU", ["x", "W", "R"], ["Y"], hidden_size=5, **attributes)
+    with pytest.raises(ValueError, match=f"node GRU 'Y': {message}"):
         load(make_graph([node], {"x": ["T", "B", 3]}, {"Y": 4}, weights))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"clip": 3.0}, "clip: expected none, got 3"),
+        ({"activations": ["Elu"]}, "activations: expected Tanh or Relu, got Elu"),
+        ({"activations": ["Tanh", "Relu"]}, "activations: expected 1, got Tanh, Relu"),
+    ],
+)
+def test_refuses_other_rnns(rng, load, attributes, message) -> None:
+    weights = {"W": draw(rng, 1, 5, 3), "R": draw(rng, 1, 5, 5)}
+    node = helper.make_node("RNN", ["x", "W", "R"], ["Y"], hidden_size=5, **attributes)
+    with pytest.raises(ValueError, match=f"node RNN 'Y': {message}"):
+        load(make_graph([node], {"x": ["T", "B", 3]}, {"Y": 4}, weights))
+
+
+def test_refuses_ends_that_are_none(rng, load) -> None:
+    """h of one direction where the model has both, h of the reverse direction, half of y."""
+    node = helper.make_node
+    constants = {"i1": ints(1), "first": np.array(0), "w": draw(rng, 5, 5)}
+
+    def check(message, direction, *nodes, output="out") -> None:
+        weights = lstm_weights(rng, 3, 5, 2 if direction == BOTH else 1)
+        lstm = node("LSTM", ["x", "W", "R", "B"], ["Y", "Y_h"], direction=direction, layout=1)
+        proto = make_graph([lstm, *nodes], {"x": ["B", "T", 3]}, {output: 2}, weights | constants)
+        with pytest.raises(ValueError, match=message):
+            load(proto)
+
+    forward = node("Gather", ["Y_h", "first"], ["h"], axis=1)
+    dense = node("MatMul", ["h", "w"], ["out"])
+    check("node MatMul 'out': expected the final h of both directions, got that of one", BOTH, forward, dense)
+    backward = "expected the final h of direction 'forward', got that of 'reverse'"
+    check(f"node MatMul 'out': {backward}", "reverse", node("Squeeze", ["Y_h", "i1"], ["h"]), dense)
+    check(f"output 'h': {backward}", "reverse", node("Squeeze", ["Y_h", "i1"], ["h"]), output="h")
+    one = node("Gather", ["Y", "first"], ["out"], axis=2)
+    check("output 'out': expected both directions of y, got one", BOTH, one)
+
+
+def test_refuses_other_lengths(rng, load) -> None:
+    nodes = [
+        helper.make_node("Min", ["lengths", "i1"], ["short"]),
+        helper.make_node("LSTM", ["x", "W", "R", "B", "short"], ["Y"]),
+    ]
+    inputs = {"x": ["T", "B", 3], "lengths": ["B"]}
+    constants = lstm_weights(rng, 3, 5) | {"i1": np.ones(1, np.int32)}
+    with pytest.raises(ValueError, match="node LSTM 'Y': sequence_lens: expected an input of the graph, got"):
+        load(make_graph(nodes, inputs, {"Y": 4}, constants))
+
+
+def test_refuses_float64(rng, load) -> None:
+    """ONNX Runtime lacks the recurrent operators in double."""
+    weights = {name: array.astype(np.float64) for name, array in lstm_weights(rng, 3, 5).items()}
+    node = helper.make_node("LSTM", ["x", "W", "R", "B"], ["Y"], hidden_size=5)
+    proto = make_graph([node], {"x": ["T", "B", 3]}, {"Y": 4}, weights)
+    proto.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    with pytest.raises(ValueError, match="input 'x': expected float32 of 2 or 3 axes, got double of 3"):
+        load(proto)
 
 
 def test_refuses_constants_that_grow(rng, load) -> None:

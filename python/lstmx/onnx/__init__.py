@@ -1,4 +1,4 @@
-"""The door to ONNX: `export` writes a model for ONNX Runtime and others, `import_model` reads LSTM graphs.
+"""The door to ONNX: `export` writes a model for ONNX Runtime and others, `import_model` reads such graphs.
 
 Imported on demand only: it needs the package onnx (the `onnx` extra), which nothing else here does. What is
 converted at this border is the order of the gates (ONNX's i, o, f, c) and the arrangement of the arrays; the

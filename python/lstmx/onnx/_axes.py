@@ -14,7 +14,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis of the data; its size is None where the file leaves it open."""
+    """An axis of the data; its size is None where the file leaves it open.
+
+    Features taken apart are called "forward" and "backward": those of one direction, or half of them.
+    """
 
     name: str
     size: int | None = None
@@ -31,7 +34,9 @@ class Data:
         axes: For each axis of the tensor the axes of the data in it: none where it has size 1, two or more
             where they are merged.
         position: How many steps of the computation led here; only the latest may be computed with.
-        kind: "y" for outputs of a layer, "h" and "c" for final states, "padded" for y behind a step of zeros.
+        kind: "y" for outputs of a layer, "h" and "c" for final states, "end" for that end of y where a
+            direction has its final h, "both h" for the final h of both directions side by side, "padded" for
+            y behind a step of zeros.
     """
 
     axes: Axes
@@ -48,8 +53,21 @@ def axis_size(group: tuple[Axis, ...]) -> int | Axis:
     return int(np.prod(known, dtype=object)) if len(known) == len(sizes) else Axis("merged axes")
 
 
-def regroup(axes: Axes, shape: list[Any]) -> Axes | None:
-    """How `shape` (sizes, -1, axes, groups of axes) groups the axes; None if it cannot."""
+def reshape(data: Data, shape: list[Any]) -> Data | None:
+    """`data` with axes grouped as in `shape` (sizes, -1, axes, groups of axes); None if they cannot be."""
+    axes = _regroup(data.axes, shape)
+    if axes is None:
+        return None
+    merged = has_axis(data.axes, "direction") and not has_axis(axes, "direction")
+    return replace(data, axes=axes, kind=_JOINED.get(data.kind, data.kind) if merged else data.kind)
+
+
+def has_axis(axes: Axes, *names: str) -> bool:
+    """Whether an axis of one of these names is somewhere among them."""
+    return any(axis.name in names for group in axes for axis in group)
+
+
+def _regroup(axes: Axes, shape: list[Any]) -> Axes | None:
     rest = [axis for group in axes for axis in group]
     unknown = shape.index(-1) if -1 in shape else len(shape)
     front = _take(shape[:unknown], rest)
@@ -95,17 +113,20 @@ def _merge_directions(group: tuple[Axis, ...]) -> tuple[Axis, ...]:
     return (Axis("features", 2 * group[1].size),)
 
 
+_JOINED = {"y": "y", "h": "both h", "end": "both h"}  # what two directions side by side are
+
+
 def join_directions(parts: tuple[Data, ...], axis: int) -> Data | None:
-    """The two directions of y, taken apart before, side by side; None if it is not that."""
+    """The two directions of y or h, taken apart before, side by side; None if it is not that."""
     if [[a.name for a in part.axes[axis]] for part in parts] != [["forward"], ["backward"]]:
         return None
     first, second = parts
     ((forward,), (backward,)) = first.axes[axis], second.axes[axis]
-    if first.kind != "y" or forward.size is None:
+    if first.kind not in _JOINED or forward.size is None:
         return None
     axes = list(first.axes)
     axes[axis] = (backward,)
     if replace(first, axes=tuple(axes)) != second:
         return None
     axes[axis] = (Axis("features", 2 * forward.size),)
-    return replace(first, axes=tuple(axes))
+    return replace(first, axes=tuple(axes), kind=_JOINED[first.kind])

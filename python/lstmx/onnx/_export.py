@@ -19,14 +19,10 @@ from lstmx._version import __version__
 from lstmx.files import PathLike, write_atomic
 from lstmx.layers import GRU, LSTM, RNN, Dropout, LastStep, Linear, Module, Sequential
 from lstmx.layers.recurrent import Recurrent
-from lstmx.reference import Activation
+from lstmx.onnx._recurrent import operator_arrays, operator_attributes
 
 # Old enough for any run-time of the last years; all that is used here is in it.
 _OPSET, _IR_VERSION = 17, 8
-
-# ONNX's order of the gates: i, o, f, c of our i, f, g, o, with peepholes for i, o, f; z, r, h of our r, z, n.
-_GATES = {LSTM: [0, 3, 1, 2], GRU: [1, 0, 2], RNN: [0]}
-_PEEPHOLES = [0, 2, 1]
 
 _ALIKE = (LSTM, GRU, RNN, Linear, LastStep, Dropout)  # what has a counterpart, and containers of it
 
@@ -49,9 +45,9 @@ def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool 
 
     Raises:
         TypeError: `model` is not a layer, or holds one that has no counterpart here.
-        ValueError: A model of float64; `lengths` of a model that reads no time; a layer that reads time after
-            a `LastStep`; a `LastStep` of both directions; a recurrent layer with layers of different
-            widths, connections, learnt initial states, a projection, clipped cells or zoneout.
+        ValueError: A model of float64 (ONNX Runtime lacks LSTM, GRU and RNN in double); `lengths` of a model
+            that reads no time; a layer that reads time after a `LastStep`; a recurrent layer with layers of
+            different widths, connections, learnt initial states, a projection, clipped cells or zoneout.
         OSError: The file cannot be written; the file that was there is unharmed.
 
     Example:
@@ -95,9 +91,7 @@ class _Exporter:
             elif isinstance(layer, Linear):
                 y = self._linear(prefix, layer, y)
             elif isinstance(layer, LastStep):
-                if layer.bidirectional:
-                    raise ValueError(f"{name}: expected the last step of one direction, got {layer!r}")
-                y = self._last_step(prefix, y)
+                y = self._last_step(prefix, layer, y)
                 axes = ["B"]
         self._output("y", y, _dims(axes, model.output_size))
         self._outputs.insert(0, self._outputs.pop())  # y in front of the states
@@ -131,15 +125,12 @@ class _Exporter:
             x = self._node("Transpose", [x], perm=[1, 0, 2])
         finals = []
         for k in range(count):
-            weights = self._weights(prefix, layer, k, directions)
-            states = [share[k] for share in shares] or [""] * len(layer._STATES)
+            reads = {0: x, 4: self._lengths, **dict(enumerate([share[k] for share in shares], 5))}
+            for name, place, array in operator_arrays(layer, k):
+                reads[place] = self._constant(prefix + name, array)
+            inputs = [reads.get(place, "") for place in range(max(reads) + 1)]
             y, *final = self._nodes_of(
-                type(layer).__name__,
-                [x, *weights, self._lengths, *states, *self._peepholes(prefix, layer, k, directions)],
-                1 + len(states),
-                hidden_size=layer.hidden_size,
-                direction=layer._direction,
-                **_attributes(layer, directions),
+                type(layer).__name__, inputs, 1 + len(layer._STATES), **operator_attributes(layer)
             )
             finals.append(final)
             if layer.merge == "sum":  # [T, D, B, H] to [T, B, H]
@@ -164,32 +155,9 @@ class _Exporter:
             return [state]
         return self._nodes_of("Split", [state, self._ints(f"{state}.split", [directions] * count)], count)
 
-    def _weights(self, prefix: str, layer: Recurrent, k: int, directions: int) -> list[str]:
-        """Return W [D, G, I], R [D, G, H] and B [D, 2G] ("" without bias) of layer k; G is 4H of an LSTM."""
-
-        def gathered(kind: str) -> NDArray[np.float32]:
-            return _gathered(layer, kind, k, directions, _GATES[type(layer)])
-
-        names = [
-            self._constant(f"{prefix}weight_ih_l{k}", gathered("weight_ih")),
-            self._constant(f"{prefix}weight_hh_l{k}", gathered("weight_hh")),
-        ]
-        if not layer.bias:
-            return [*names, ""]
-        bias = np.concatenate([gathered("bias_ih"), gathered("bias_hh")], axis=1)
-        return [*names, self._constant(f"{prefix}bias_l{k}", bias)]
-
-    def _peepholes(self, prefix: str, layer: Recurrent, k: int, directions: int) -> list[str]:
-        """Return P [D, 3H] of layer k, if there is one."""
-        if not isinstance(layer, LSTM) or not layer.peephole:
-            return []
-        array = _gathered(layer, "weight_ch", k, directions, _PEEPHOLES)
-        return [self._constant(f"{prefix}weight_ch_l{k}", array)]
-
     def _empty_rows(self, name: str) -> str:
         """Return [B, 1], true for rows without steps."""
-        zero = self._constant(f"{name}.zero", np.zeros((), np.int32))
-        empty = self._node("Equal", [self._lengths, zero])
+        empty = self._node("Equal", [self._lengths, self._int32(f"{name}.zero", 0)])
         return self._node("Unsqueeze", [empty, self._ints(f"{name}.axes", [1])])
 
     def _linear(self, prefix: str, layer: Linear, x: str) -> str:
@@ -199,14 +167,30 @@ class _Exporter:
             self._node("Add", [y, self._constant(f"{prefix}bias", layer.params["bias"])]) if layer.bias else y
         )
 
-    def _last_step(self, prefix: str, x: str) -> str:
-        """`x[:, -1]`; with lengths, `x[b, lengths[b] - 1]`, read behind a step of zeros for empty rows."""
+    def _last_step(self, prefix: str, layer: LastStep, x: str) -> str:
+        """`x[:, -1]`, and `x[:, 0]` of the second half of the features for a LastStep of both directions.
+
+        With lengths it is `x[b, lengths[b] - 1]`, read behind a step of zeros for rows without steps.
+        """
+        if self._lengths:
+            x = self._node("Pad", [x, self._ints(f"{prefix}pads", [0, 1, 0, 0, 0, 0])])
+        if not layer.bidirectional:
+            return self._step(f"{prefix}step", x, last=True)
+        halves = self._nodes_of("Split", [x], 2, axis=2)
+        last, first = (
+            self._step(f"{prefix}{name}", half, last=name == "last")
+            for name, half in zip(("last", "first"), halves, strict=True)
+        )
+        return self._node("Concat", [last, first], axis=1)
+
+    def _step(self, name: str, x: str, *, last: bool) -> str:
+        """The last or first step of each row; with lengths there is a step of zeros in front of x."""
         if not self._lengths:
-            return self._node("Gather", [x, self._constant(f"{prefix}step", np.array(-1))], axis=1)
-        padded = self._node("Pad", [x, self._ints(f"{prefix}pads", [0, 1, 0, 0, 0, 0])])
-        lengths = self._node("Cast", [self._lengths], to=TensorProto.INT64)
-        lengths = self._node("Unsqueeze", [lengths, self._ints(f"{prefix}axes", [1])])
-        return self._node("GatherND", [padded, lengths], batch_dims=1)
+            return self._node("Gather", [x, self._constant(name, np.array(-1 if last else 0))], axis=1)
+        steps = self._lengths if last else self._node("Min", [self._lengths, self._int32(f"{name}.one", 1)])
+        index = self._node("Cast", [steps], to=TensorProto.INT64)
+        index = self._node("Unsqueeze", [index, self._ints(f"{name}.axes", [1])])
+        return self._node("GatherND", [x, index], batch_dims=1)
 
     # --- pieces of the graph --------------------------------------------------------------------------------
 
@@ -224,6 +208,9 @@ class _Exporter:
 
     def _ints(self, name: str, values: Sequence[int]) -> str:
         return self._constant(name, np.array(values, np.int64))
+
+    def _int32(self, name: str, value: int) -> str:
+        return self._constant(name, np.array(value, np.int32))  # as the lengths are
 
     def _node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
         return self._nodes_of(op_type, inputs, 1, **attributes)[0]
@@ -268,32 +255,3 @@ def _check_options(name: str, layer: Recurrent) -> None:
 
 def _dims(axes: Sequence[str], width: int | None) -> list[int | str]:
     return [*axes, "F" if width is None else width]
-
-
-def _attributes(layer: Recurrent, directions: int) -> dict[str, Any]:
-    """What the operator is told of the cell, where it is not the usual one."""
-    if isinstance(layer, GRU):
-        return {"linear_before_reset": 1}
-    if isinstance(layer, RNN):
-        return {"activations": [layer.nonlinearity.capitalize()] * directions}
-    assert isinstance(layer, LSTM)
-    attributes: dict[str, Any] = {}
-    if layer.gate_clip is not None:
-        attributes["clip"] = layer.gate_clip
-    if layer.coupled:
-        attributes["input_forget"] = 1
-    functions = [Activation(*((a,) if isinstance(a, str) else a)) for a in layer.activations] * directions
-    names = ["".join(word.capitalize() for word in function.name.split("_")) for function in functions]
-    if names != ["Sigmoid", "Tanh", "Tanh"] * directions:
-        attributes["activations"] = names
-        for part in ("alpha", "beta"):  # those of the functions that have one, in order
-            values = [getattr(function, part) for function in functions]
-            attributes[f"activation_{part}"] = [value for value in values if value is not None]
-    return attributes
-
-
-def _gathered(layer: Recurrent, kind: str, k: int, directions: int, order: list[int]) -> NDArray[np.float32]:
-    """A kind of parameters of layer k, `[D, len(order) * H, ...]`, with the gates in this order."""
-    arrays = [layer.params[f"{kind}_{suffix}"] for suffix in (f"l{k}", f"l{k}_reverse")[:directions]]
-    parts = np.stack([array.reshape(len(order), -1, *array.shape[1:])[order] for array in arrays])
-    return parts.reshape(directions, *arrays[0].shape)

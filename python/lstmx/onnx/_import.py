@@ -2,67 +2,57 @@
 
 Nothing of a graph is run. Each value in it is known by what it stands for: a constant, sizes of axes, an
 input of the graph, zeros, or the data on its way through the layers, with the meaning of each of its axes.
-Operators that only rearrange change that meaning, LSTM and MatMul add a layer, all else is refused.
+Operators that only rearrange change that meaning, LSTM, GRU, RNN and MatMul add a layer; all else is refused.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Never, TypeAlias
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import google.protobuf.message
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
 
 from lstmx.files import PathLike
 from lstmx.layers import Module, from_config
-from lstmx.onnx._axes import Axis, Data, axis_size, join_directions, regroup
+from lstmx.onnx._axes import Axes, Axis, Data, axis_size, has_axis, join_directions, reshape
+from lstmx.onnx._node import (
+    FirstStep,
+    Given,
+    Node,
+    Stack,
+    Value,
+    Zeros,
+    describe,
+    is_lengths,
+    refuse,
+    to_array,
+)
+from lstmx.onnx._recurrent import LAYERS, read_layer
 
-_TO_IFGO = [0, 2, 3, 1]  # from ONNX's order of the gates: i, o, f, c
-
-_ACTIVATIONS = ["sigmoid", "tanh", "tanh"]
-
-
-@dataclass(frozen=True)
-class _Stack:
-    """Final states of several layers, one after the other along `axis`."""
-
-    parts: tuple[Data, ...]
-    axis: int
-
-
-@dataclass(frozen=True)
-class _Given:
-    """An input of the graph other than x, or a part of it: initial states (floats) or lengths (integers)."""
-
-    name: str
-    is_float: bool
-
-
-class _Zeros:
-    """Zeros of some shape: initial states that are none."""
-
-
-_Array: TypeAlias = NDArray[Any]  # of objects (int or Axis) where it holds sizes
-_Value: TypeAlias = Data | _Stack | _Given | _Zeros | _Array | None
+_LONGEST = "expected each row's own last step, got that of the longest (with sequence_lens)"
 
 
 def import_model(path: PathLike) -> Module:
-    """Read an ONNX graph of LSTM and linear layers, as PyTorch, Keras and `export` write them.
+    """Read an ONNX graph of LSTM, GRU, RNN and linear layers, as PyTorch, Keras and `export` write them.
 
     The graph's first input is x, `[T, B, I]` or `[B, T, I]`: the nodes that read it tell which, and the model
-    is batch-first accordingly. Each LSTM node becomes an `LSTM` of one layer; MatMul and Add, or Gemm, a
-    `Linear`; the last step of a batch-first graph, or the final h where it is computed with, a `LastStep`.
-    Dropout, which does nothing in inference, is left out. Further inputs of the graph are the `state` and the
-    `lengths` of the model's call.
+    is batch-first accordingly. Each LSTM node becomes an `LSTM` of one layer, with all that the operator has:
+    direction, peepholes (P), clip (`gate_clip`), input_forget (`coupled`), activations, layout,
+    sequence_lens, initial states. A GRU with linear_before_reset=1 becomes a `GRU`, an RNN an `RNN`; the sum
+    of the two directions of y `merge="sum"`; MatMul and Add, or Gemm, a `Linear`; the last step of a
+    batch-first graph, or the final h where it is computed with (of both directions side by side), a
+    `LastStep`. Dropout, which does nothing in inference, is left out. Further inputs of the graph are the
+    `state` and the `lengths` of the model's call.
 
     The model computes the numbers of the graph, arranged as everywhere in this library: `y` in the order of
-    x's axes, both directions side by side, and `(h_n, c_n)` for each `LSTM`. With lengths, a row without
-    steps keeps its initial state (the ONNX standard does not say; ONNX Runtime gives zeros).
+    x's axes, both directions side by side, and `(h_n, c_n)` for each `LSTM`, h_n for each `GRU` and `RNN`.
+    With lengths, the final state of a row without steps is its initial state, as everywhere here (the ONNX
+    standard does not say; ONNX Runtime gives zeros).
 
     Args:
         path: The file; weights kept in a file beside it are read, too.
@@ -72,9 +62,12 @@ def import_model(path: PathLike) -> Module:
 
     Raises:
         FileNotFoundError: There is no file at `path`.
-        ValueError: Not a valid ONNX file, or a graph that the layers here cannot compute: another operator,
-            direction="reverse", peepholes, clip, input_forget, other activations, initial states other than
-            inputs and zeros, anything but layers in a row. The message names the node and what it has.
+        ValueError: Not a valid ONNX file, or a graph that the layers here cannot compute: another
+            operator; float64; activations that differ between the directions, or without the alpha or beta of
+            which the standard and run-times name no common default; a GRU with linear_before_reset=0; clip or
+            other activations of a GRU (of an RNN: than Tanh and Relu); the final h of direction="reverse"
+            computed with; initial states other than inputs and zeros; anything but layers in a row. The
+            message names the node and what it has.
 
     Example:
         >>> import lstmx, lstmx.onnx, tempfile
@@ -97,53 +90,6 @@ def import_model(path: PathLike) -> Module:
         raise ValueError(f"{name}: {error}") from None
 
 
-class _Node:
-    """A node with its attributes and the values that it reads."""
-
-    def __init__(self, proto: onnx.NodeProto, values: dict[str, _Value]) -> None:
-        self.op_type = proto.op_type
-        self.outputs = list(proto.output)
-        self.attributes = {item.name: _attribute(item) for item in proto.attribute}
-        unknown = [name for name in proto.input if name and name not in values]
-        if unknown:
-            raise ValueError(f"reads {unknown[0]!r}, which nothing here computes")
-        self._inputs = [values[name] if name else None for name in proto.input]
-
-    def __getitem__(self, index: int) -> _Value:
-        return self._inputs[index] if index < len(self._inputs) else None
-
-    def __iter__(self) -> Iterator[_Value]:
-        return iter(self._inputs)
-
-    def array(self, name: str, index: int) -> _Array:
-        value = self[index]
-        if not isinstance(value, np.ndarray):
-            raise ValueError(f"{name}: expected a constant, got {_describe(value)}")
-        return value
-
-    def weight(self, name: str, index: int, shape: tuple[int | None, ...]) -> NDArray[np.float32]:
-        """A constant of float32; None in `shape` stands for any size."""
-        array = self.array(name, index)
-        fits = len(shape) == array.ndim and all(
-            want in (None, got) for want, got in zip(shape, array.shape, strict=True)
-        )
-        if array.dtype != np.float32 or not fits or 0 in array.shape:
-            wanted = ", ".join("*" if size is None else str(size) for size in shape)
-            raise ValueError(f"{name}: expected float32 [{wanted}], got {array.dtype} {list(array.shape)}")
-        return array
-
-    def ints(self, name: str, index: int) -> list[int] | None:
-        """Integers that are an attribute or, in later versions of the standard, an input; None if neither."""
-        if name in self.attributes:
-            return list(self.attributes[name])
-        if self[index] is None:
-            return None
-        values = self.array(name, index).ravel().tolist()
-        if not all(isinstance(value, int) for value in values):
-            raise ValueError(f"{name}: expected constant integers, got {values}")
-        return values
-
-
 class _Importer:
     """The layers that a graph has come out as so far, and what each of its values stands for."""
 
@@ -155,7 +101,7 @@ class _Importer:
         self._position = 0
         self._order: tuple[Axis, Axis] | None = None  # time and batch, once an LSTM has told
         self._has_lengths: bool | None = None
-        self._values: dict[str, _Value] = {}
+        self._values: dict[str, Value] = {}
         self._read_inputs()
 
     def model(self) -> Module:
@@ -168,7 +114,7 @@ class _Importer:
                     f"node {label}: expected one of {', '.join(self._OPERATORS)}, got {domain}{proto.op_type}"
                 )
             try:
-                results = operator(self, _Node(proto, self._values))
+                results = operator(self, Node(proto, self._values))
             except (ArithmeticError, LookupError, TypeError, ValueError) as error:
                 raise ValueError(f"node {label}: {error}") from None
             self._values |= zip(proto.output, results, strict=False)
@@ -182,13 +128,13 @@ class _Importer:
     def _read_inputs(self) -> None:
         graph = self._graph
         for tensor in graph.initializer:
-            self._values[tensor.name] = _to_array(tensor)
+            self._values[tensor.name] = to_array(tensor)
         inputs = [value for value in graph.input if value.name not in self._values]
         if not inputs:
             raise ValueError("inputs: expected at least one, got none")
         for value in inputs:
             kind = value.type.tensor_type.elem_type
-            self._values[value.name] = _Given(value.name, kind == onnx.TensorProto.FLOAT)
+            self._values[value.name] = Given(value.name, kind == onnx.TensorProto.FLOAT)
         x = inputs[0].type.tensor_type
         if x.elem_type != onnx.TensorProto.FLOAT or not 2 <= len(x.shape.dim) <= 3:
             raise ValueError(
@@ -204,44 +150,50 @@ class _Importer:
         results = []
         for output in self._graph.output:
             value = self._values.get(output.name)
-            for part in value.parts if isinstance(value, _Stack) else (value,):
-                if not isinstance(part, Data) or part.kind == "padded":
+            for part in value.parts if isinstance(value, Stack) else (value,):
+                if not isinstance(part, Data) or part.kind in ("end", "padded"):
                     raise ValueError(
-                        f"output {output.name!r}: expected data of a layer, got {_describe(part)}"
+                        f"output {output.name!r}: expected data of a layer, got {describe(part)}"
                     )
                 if part.kind == "y" and part.position != self._position:
                     raise ValueError(
                         f"output {output.name!r}: expected the last layer's output, got an earlier one's"
                     )
+                if part.kind == "y" and has_axis(part.axes, "forward", "backward"):
+                    raise ValueError(f"output {output.name!r}: expected both directions of y, got one")
                 results.append(part)
         if not self._layers:
             raise ValueError("graph: expected at least one LSTM or linear layer, got none")
         first = results[0]
         batch = self._order[1] if self._order else None
-        is_latest_h = first.kind == "h" and first.position == self._position
+        is_latest_h = first.kind in ("h", "both h") and first.position == self._position
         only_states = all(part.kind != "y" for part in results)
-        if only_states and is_latest_h and first.axes[:-1] == ((batch,),) == self._x[:1]:
-            self._last_step(first)  # h without its axis of directions is an answer, not a state
+        whole = len(first.axes) == 2 and has_axis(first.axes[1:], "features")
+        if only_states and is_latest_h and whole and first.axes[:1] == ((batch,),) == self._x[:1]:
+            try:
+                self._last_step(first)  # h without its axis of directions is an answer, not a state
+            except ValueError as error:
+                raise ValueError(f"output {self._graph.output[0].name!r}: {error}") from None
 
     # --- layers ---------------------------------------------------------------------------------------------
 
-    def _current(self, value: _Value) -> Data:
+    def _current(self, value: Value) -> Data:
         """Return `value` as what the next layer reads: all of the data so far, features last."""
         if not isinstance(value, Data):
-            raise ValueError(f"expected the data of one layer, got {_describe(value)}")
+            raise ValueError(f"expected the data of one layer, got {describe(value)}")
         if value.position != self._position:
             raise ValueError("expected layers in a row, got an input that an earlier node has read")
-        if value.kind == "h":
+        if value.kind in ("h", "both h"):
             return self._last_step(value)
         if value.kind != "y":
-            raise ValueError(f"expected the output of a layer, got {_describe(value)}")
+            raise ValueError(f"expected the output of a layer, got {describe(value)}")
         return value
 
     def _input_width(self, data: Data, width: int) -> None:
         leading, last = data.axes[:-1], data.axes[-1]
         plain = len(last) == 1 and last[0].name == "features"
-        if not plain or any(axis.name in ("direction", "features") for group in leading for axis in group):
-            raise ValueError(f"expected features on the last axis, got {_describe(data)}")
+        if not plain or has_axis(leading, "direction", "features"):
+            raise ValueError(f"expected features on the last axis, got {describe(data)}")
         if last[0].size not in (None, width):
             raise ValueError(f"expected {width} features, got {last[0].size}")
 
@@ -250,92 +202,59 @@ class _Importer:
         self._layers.append(config)
         self._position += 1
 
-    def _lstm(self, node: _Node) -> list[_Value]:
-        direction = self._check_lstm(node)
-        directions = 2 if direction == "bidirectional" else 1
-        recurrent = node.weight("R", 2, (directions, None, None))
-        hidden = recurrent.shape[2]
-        recurrent = node.weight("R", 2, (directions, 4 * hidden, hidden))
-        weight = node.weight("W", 1, (directions, 4 * hidden, None))
-        width = weight.shape[2]
-        if node.attributes.get("hidden_size", hidden) != hidden:
-            raise ValueError(f"hidden_size: expected {hidden} as in R, got {node.attributes['hidden_size']}")
-        bias = None if node[3] is None else node.weight("B", 3, (directions, 8 * hidden))
-        time, batch, batch_major = self._read_order(node, width)
-        self._check_lengths(node[4])
-        for name, value in (("initial_h", node[5]), ("initial_c", node[6])):
-            given = isinstance(value, _Given) and value.is_float
-            zeros = isinstance(value, _Zeros) or (isinstance(value, np.ndarray) and not value.any())
-            if value is not None and not given and not zeros:
-                raise ValueError(f"{name}: expected an input of the graph or zeros, got {_describe(value)}")
-        h_0, c_0 = node[5], node[6]
-        if isinstance(h_0, _Given) and isinstance(c_0, _Given) and h_0 == c_0:
-            raise ValueError(f"initial_c: expected another input than initial_h, got {c_0.name!r} for both")
-        params = {}
-        for d, suffix in enumerate(("l0", "l0_reverse")[:directions]):
-            params[f"weight_ih_{suffix}"] = _reorder(weight[d])
-            params[f"weight_hh_{suffix}"] = _reorder(recurrent[d])
-            if bias is not None:
-                params[f"bias_ih_{suffix}"] = _reorder(bias[d, : 4 * hidden])
-                params[f"bias_hh_{suffix}"] = _reorder(bias[d, 4 * hidden :])
-        config = {
-            "type": "LSTM",
-            "input_size": width,
-            "hidden_size": hidden,
-            "bias": bias is not None,
-            "batch_first": batch == self._x[0][0],
-            "bidirectional": directions == 2,
-        }
-        self._add(config, params)
-        way = () if directions == 1 else (Axis("direction", 2),)
+    def _recurrent(self, node: Node) -> list[Value]:
+        config, params = read_layer(node)
+        hidden = config["hidden_size"]
+        time, batch, batch_major = self._read_order(node, config["input_size"])
+        self._check_lengths(node[4], time)
+        self._check_initial(node)
+        self._add(config | {"batch_first": batch == self._x[0][0]}, params)
+        way = (Axis("direction", 2),) if config["bidirectional"] else ()
         rows, features = (batch,), (Axis("features", hidden),)
         axes = (rows, (time,), way, features) if batch_major else ((time,), way, rows, features)
         state_axes = (rows, way, features) if batch_major else (way, rows, features)
         y = Data(axes, self._position)
-        return [y, replace(y, axes=state_axes, kind="h"), replace(y, axes=state_axes, kind="c")]
+        return [y, *(replace(y, axes=state_axes, kind=state) for state in LAYERS[node.op_type]._STATES)]
 
-    def _check_lstm(self, node: _Node) -> str:
-        """Refuse what the layer here does not compute; return the direction."""
-        if node[7] is not None:
-            raise ValueError("P: expected no peepholes, got weights for them")
-        attributes = node.attributes
-        direction: str = attributes.get("direction", "forward")
-        if direction not in ("forward", "bidirectional"):
-            raise ValueError(f"direction: expected 'forward' or 'bidirectional', got {direction!r}")
-        expected = _ACTIVATIONS * (2 if direction == "bidirectional" else 1)
-        activations = attributes.get("activations", expected)
-        if [name.lower() for name in activations] != expected:
-            raise ValueError(f"activations: expected Sigmoid, Tanh, Tanh, got {', '.join(activations)}")
-        if attributes.get("layout", 0) not in (0, 1):
-            raise ValueError(f"layout: expected 0 or 1, got {attributes['layout']}")
-        if "clip" in attributes:
-            raise ValueError(f"clip: expected none, got {attributes['clip']:g}")
-        if attributes.get("input_forget", 0):
-            raise ValueError(f"input_forget: expected 0, got {attributes['input_forget']}")
-        return direction
-
-    def _read_order(self, node: _Node, width: int) -> tuple[Axis, Axis, bool]:
+    def _read_order(self, node: Node, width: int) -> tuple[Axis, Axis, bool]:
         """Return the axes of time and of the batch, and whether the node wants the batch in front."""
         data = self._current(node[0])
         self._input_width(data, width)
         if len(data.axes) != 3 or any(len(group) != 1 for group in data.axes) or len(self._x) != 3:
-            raise ValueError(f"X: expected [time, batch, features], got {_describe(data)}")
+            raise ValueError(f"X: expected [time, batch, features], got {describe(data)}")
         layout = node.attributes.get("layout", 0)
         time, batch = data.axes[layout][0], data.axes[1 - layout][0]
         if self._order not in (None, (time, batch)):
             raise ValueError(
-                f"X: expected time on {self._order[0].name} of x as the LSTM before, got it on {time.name}"
+                f"X: expected time on {self._order[0].name} of x as before, got it on {time.name}"
             )
         self._order = (time, batch)
         return time, batch, layout == 1
 
-    def _check_lengths(self, value: _Value) -> None:
-        given = isinstance(value, _Given) and not value.is_float
+    def _check_lengths(self, value: Value, time: Axis) -> None:
+        if isinstance(value, np.ndarray) and time.size is not None and (value == time.size).all():
+            value = None  # all rows have all steps
+        given = is_lengths(value)
         if value is not None and not given:
-            raise ValueError(f"sequence_lens: expected an input of the graph, got {_describe(value)}")
+            raise ValueError(f"sequence_lens: expected an input of the graph, got {describe(value)}")
         if self._has_lengths not in (None, given):
-            raise ValueError("sequence_lens: expected for all LSTM nodes or for none, got some")
+            raise ValueError("sequence_lens: expected for all recurrent nodes or for none, got some")
         self._has_lengths = given
+
+    def _check_initial(self, node: Node) -> None:
+        """Initial states are the caller's, each an input of its own, or none."""
+        states = [node[5 + index] for index in range(len(LAYERS[node.op_type]._STATES))]
+        for state, value in zip(LAYERS[node.op_type]._STATES, states, strict=True):
+            given = isinstance(value, Given) and value.is_float
+            zeros = isinstance(value, Zeros) or (isinstance(value, np.ndarray) and not value.any())
+            if value is not None and not given and not zeros:
+                raise ValueError(
+                    f"initial_{state}: expected an input of the graph or zeros, got {describe(value)}"
+                )
+        if isinstance(states[0], Given) and states[0] in states[1:]:
+            raise ValueError(
+                f"initial_c: expected another input than initial_h, got {states[0].name!r} for both"
+            )
 
     def _linear(self, weight: NDArray[np.float32], data: Data) -> Data:
         """Add a layer with `weight [out, in]`, without bias."""
@@ -363,20 +282,29 @@ class _Importer:
         time, batch = self._order or (None, None)
         if batch != self._x[0][0]:
             raise ValueError("expected a batch-first x where only the last step is used, got time first")
-        groups = {axis.name for group in data.axes for axis in group}
-        if data.kind == "h" and "direction" in groups:
-            raise ValueError("expected the final h of one direction, got both; their last steps differ")
-        self._add({"type": "LastStep"}, {})
+        if data.kind == "h" and not has_axis(data.axes, "features"):
+            raise ValueError("expected the final h of both directions, got that of one")
+        if data.kind == "h" and has_axis(data.axes, "direction"):
+            raise ValueError("expected the final h of both directions side by side, got one after the other")
+        if data.kind == "h" and self._layers[-1].get("reverse"):
+            raise ValueError("expected the final h of direction 'forward', got that of 'reverse'")
+        self._add({"type": "LastStep", "bidirectional": data.kind == "both h"}, {})
         axes = [group for group in data.axes if group not in ((), (time,))]
         if keep is not None:
             axes.insert(keep, ())
         return Data(tuple(axes), self._position)
 
-    def _matmul(self, node: _Node) -> list[_Value]:
+    def _sum_directions(self, y: Data) -> Data:
+        """Have the last layer add its directions; `y` is what it returns then."""
+        self._layers[-1]["merge"] = "sum"
+        self._position += 1
+        return replace(y, position=self._position)
+
+    def _matmul(self, node: Node) -> list[Value]:
         data = self._current(node[0])
         return [self._linear(node.weight("B", 1, (None, None)).T, data)]
 
-    def _gemm(self, node: _Node) -> list[_Value]:
+    def _gemm(self, node: Node) -> list[Value]:
         for name, expected in (("alpha", 1.0), ("beta", 1.0), ("transA", 0)):
             if node.attributes.get(name, expected) != expected:
                 raise ValueError(f"{name}: expected {expected}, got {node.attributes[name]}")
@@ -385,28 +313,52 @@ class _Importer:
         y = self._linear(weight if node.attributes.get("transB", 0) else weight.T, data)
         return [y if node[2] is None else self._bias(node.array("C", 2), y)]
 
-    def _sum(self, node: _Node) -> list[_Value]:
+    def _sum(self, node: Node) -> list[Value]:
         a, b = node[0], node[1]
+        if isinstance(a, Data) and isinstance(b, Data):
+            return [self._add_directions(a, b)]
         data, bias = (b, a) if isinstance(a, np.ndarray) else (a, b)
         if not isinstance(bias, np.ndarray):
-            raise ValueError(f"expected a constant bias, got {_describe(bias)}")
+            raise ValueError(f"expected a constant bias, got {describe(bias)}")
         return [self._bias(bias, self._current(data))]
+
+    def _add_directions(self, a: Data, b: Data) -> Data:
+        last = len(a.axes) - 1
+        joined = join_directions((a, b), last) or join_directions((b, a), last)
+        layer = self._layers[-1] if self._layers else {}
+        both = layer.get("bidirectional", False) and "merge" not in layer
+        if joined is None or joined.kind != "y" or not both:
+            raise ValueError(f"expected a constant bias or the directions of y, got {describe(b)}")
+        ((features,),) = a.axes[last:]
+        axes = (*a.axes[:last], (replace(features, name="features"),))
+        return self._sum_directions(replace(self._current(joined), axes=axes))
+
+    def _reduce_sum(self, node: Node) -> list[Value]:
+        y, summed = node[0], node.ints("axes", 1)
+        if not isinstance(y, Data) or y.kind != "y" or summed is None or len(summed) != 1:
+            raise ValueError(f"expected y summed over its directions, got {describe(y)} over axes {summed}")
+        axis = summed[0] % len(y.axes)
+        if not has_axis(y.axes[axis : axis + 1], "direction"):
+            raise ValueError(f"expected y summed over its directions, got {describe(y)} over axis {axis}")
+        left = ((),) if node.attributes.get("keepdims", 1) else ()
+        axes = (*y.axes[:axis], *left, *y.axes[axis + 1 :])
+        return [self._sum_directions(replace(self._current(y), axes=axes))]
 
     # --- operators that rearrange ---------------------------------------------------------------------------
 
-    def _same(self, node: _Node) -> list[_Value]:
+    def _same(self, node: Node) -> list[Value]:
         return [node[0]]
 
-    def _cast(self, node: _Node) -> list[_Value]:
+    def _cast(self, node: Node) -> list[Value]:
         """Of sizes and lengths, which are integers before and after."""
         value = node[0]
-        if isinstance(value, _Given) and value.is_float:
-            _refuse(value)
+        if isinstance(value, Given) and value.is_float:
+            refuse(value)
         if isinstance(value, np.ndarray) and value.dtype.kind not in "iuO":
-            _refuse(value)
-        return [value if isinstance(value, (_Given, np.ndarray)) else _refuse(value)]
+            refuse(value)
+        return [value if isinstance(value, (Given, np.ndarray)) else refuse(value)]
 
-    def _transpose(self, node: _Node) -> list[_Value]:
+    def _transpose(self, node: Node) -> list[Value]:
         value, order = node[0], node.attributes.get("perm")
         if isinstance(value, np.ndarray):
             return [value.transpose(order)]
@@ -417,7 +369,7 @@ class _Importer:
             raise ValueError(f"perm: expected an order of {len(value.axes)} axes, got {order}")
         return [replace(value, axes=tuple(value.axes[index] for index in order))]
 
-    def _squeeze(self, node: _Node) -> list[_Value]:
+    def _squeeze(self, node: Node) -> list[Value]:
         value, dropped = node[0], node.ints("axes", 1)
         if isinstance(value, np.ndarray):
             return [value.squeeze(None if dropped is None else tuple(dropped))]
@@ -428,11 +380,11 @@ class _Importer:
             raise ValueError("axes: expected which axes to drop, got none")
         indices = {index % count for index in dropped if -count <= index < count}
         if len(indices) != len(dropped) or any(value.axes[index] for index in indices):
-            raise ValueError(f"axes: expected axes of size 1, got {dropped} of {_describe(value)}")
+            raise ValueError(f"axes: expected axes of size 1, got {dropped} of {describe(value)}")
         axes = tuple(group for index, group in enumerate(value.axes) if index not in indices)
         return [replace(value, axes=axes)]
 
-    def _unsqueeze(self, node: _Node) -> list[_Value]:
+    def _unsqueeze(self, node: Node) -> list[Value]:
         value, added = node[0], node.ints("axes", 1) or []
         if isinstance(value, np.ndarray):
             return [np.expand_dims(value, tuple(added))]
@@ -444,7 +396,7 @@ class _Importer:
             axes.insert(index, ())
         return [replace(value, axes=tuple(axes))]
 
-    def _reshape(self, node: _Node) -> list[_Value]:
+    def _reshape(self, node: Node) -> list[Value]:
         value, shape = node[0], node.array("shape", 1).ravel().tolist()
         if isinstance(value, np.ndarray):
             self._charge(value.nbytes)
@@ -453,14 +405,14 @@ class _Importer:
         if not isinstance(value, Data):
             return [_passed(value)]
         copied: list[Any] = [value.axes[index] if size == 0 else size for index, size in enumerate(shape)]
-        axes = regroup(value.axes, copied)
-        if axes is None:
+        reshaped = reshape(value, copied)
+        if reshaped is None:
             raise ValueError(
-                f"shape: expected one that merges or splits axes, got {shape} of {_describe(value)}"
+                f"shape: expected one that merges or splits axes, got {shape} of {describe(value)}"
             )
-        return [replace(value, axes=axes)]
+        return [reshaped]
 
-    def _slice(self, node: _Node) -> list[_Value]:
+    def _slice(self, node: Node) -> list[Value]:
         value = node[0]
         starts, ends = node.ints("starts", 1), node.ints("ends", 2)
         if starts is None or ends is None:
@@ -482,23 +434,23 @@ class _Importer:
             size = known
             start, stop = (bound + size if bound < 0 else bound for bound in (start, stop))
         if min(stop, size or stop) != start + 1 and not (start == -1 and stop >= 1 << 30):
-            raise ValueError(f"expected one step of one axis, got {starts} to {ends} of {_describe(value)}")
+            raise ValueError(f"expected one step of one axis, got {starts} to {ends} of {describe(value)}")
         return [self._pick(value, axis, start, keep=True)]
 
-    def _gather(self, node: _Node) -> list[_Value]:
+    def _gather(self, node: Node) -> list[Value]:
         value, axis = node[0], node.attributes.get("axis", 0)
         indices = node.array("indices", 1)
         if isinstance(value, np.ndarray):
             self._charge(indices.size * (value.nbytes // max(1, value.shape[axis])))
             return [np.asarray(value.take(indices.astype(np.int64), axis), value.dtype)]
-        if isinstance(value, (_Given, _Zeros)):
+        if isinstance(value, (Given, Zeros)):
             return [value]
         if indices.size != 1 or indices.ndim > 1:
             raise ValueError(f"indices: expected one, got {indices.tolist()}")
-        if isinstance(value, _Stack):
+        if isinstance(value, Stack):
             return [self._pick_part(value, axis, int(indices.item()), keep=indices.ndim == 1)]
         if not isinstance(value, Data):
-            _refuse(value)
+            refuse(value)
         return [self._pick(value, axis % len(value.axes), int(indices.item()), keep=indices.ndim == 1)]
 
     def _pick(self, data: Data, axis: int, index: int, *, keep: bool) -> Data:
@@ -508,77 +460,104 @@ class _Importer:
         axes = (*data.axes[:axis], *left, *data.axes[axis + 1 :])
         if group == () and index in (0, -1):
             return replace(data, axes=axes)
-        if len(group) == 1 and group[0].name == "direction" and index in (0, 1, -1):
-            name = "forward" if index == 0 else "backward"
+        if len(group) == 1 and group[0].name == "direction" and -2 <= index < 2:
+            name = "forward" if index % 2 == 0 else "backward"
             sided = [tuple(replace(a, name=name) if a.name == "features" else a for a in g) for g in axes]
             return replace(data, axes=tuple(sided))
-        if self._order is None or group != (self._order[0],) or index not in (-1, (group[0].size or 0) - 1):
+        on_time = self._order is not None and group == (self._order[0],)
+        at_last = on_time and index in (-1, (group[0].size or 0) - 1)
+        if (at_last and has_axis(axes, "forward")) or (on_time and index == 0 and has_axis(axes, "backward")):
+            return self._end(data, axes)
+        if not at_last:
             raise ValueError(
-                f"expected the last step of time, got index {index} of axis {axis} of {_describe(data)}"
+                f"expected the last step of time, got index {index} of axis {axis} of {describe(data)}"
             )
         if self._has_lengths:
-            raise ValueError(
-                "expected each row's own last step, got that of the longest (with sequence_lens)"
-            )
+            raise ValueError(_LONGEST)
         return self._last_step(self._current(data), keep=axis if keep else None)
 
-    def _pick_part(self, stack: _Stack, axis: int, index: int, *, keep: bool) -> Data:
-        """The final state of one layer of several."""
-        if axis != stack.axis or any(part.axes[axis] for part in stack.parts):
-            raise ValueError(f"expected one layer's state of one direction, got {_describe(stack)}")
-        part = stack.parts[index]
-        return part if keep else replace(part, axes=(*part.axes[:axis], *part.axes[axis + 1 :]))
+    def _end(self, y: Data, axes: Axes) -> Data:
+        """The end of y where one direction has its final h."""
+        if y.kind != "y":
+            raise ValueError(f"expected an end of y, got {describe(y)}")
+        if self._has_lengths:
+            raise ValueError(_LONGEST)
+        return replace(y, axes=axes, kind="end")
 
-    def _split(self, node: _Node) -> list[_Value]:
+    def _pick_part(self, stack: Stack, axis: int, index: int, *, keep: bool) -> Data:
+        """The final state of one layer and direction of several."""
+        places = [
+            (part, k)
+            for part in stack.parts
+            for k in range(2 if has_axis(part.axes[stack.axis : stack.axis + 1], "direction") else 1)
+        ]
+        if axis != stack.axis or any(len(part.axes[axis]) > 1 for part in stack.parts):
+            raise ValueError(f"expected one layer's state of one direction, got {describe(stack)}")
+        part, direction = places[index]
+        return self._pick(part, axis, direction, keep=keep)
+
+    def _split(self, node: Node) -> list[Value]:
         value, axis = node[0], node.attributes.get("axis", 0)
         count = len(node.outputs)
         if isinstance(value, np.ndarray):
             sizes = node.ints("split", 1)
             return list(np.split(value, count if sizes is None else np.cumsum(sizes)[:-1], axis))
         if isinstance(value, Data) and count == 2:
-            return [self._pick(value, axis % len(value.axes), index, keep=True) for index in (0, 1)]
+            if len(set(node.ints("split", 1) or [1])) != 1:
+                raise ValueError(f"split: expected two halves, got {node.ints('split', 1)}")
+            axis %= len(value.axes)
+            return [self._half(value, axis, index) for index in (0, 1)]
         return [_passed(value)] * count
 
-    def _concat(self, node: _Node) -> list[_Value]:
+    def _half(self, data: Data, axis: int, index: int) -> Data:
+        """One direction, or half of the features."""
+        group = data.axes[axis]
+        size = group[0].size if len(group) == 1 and group[0].name == "features" else None
+        if data.kind not in ("y", "padded") or size is None or size % 2:
+            return self._pick(data, axis, index, keep=True)
+        half = Axis(("forward", "backward")[index], size // 2)
+        return replace(data, axes=(*data.axes[:axis], (half,), *data.axes[axis + 1 :]))
+
+    def _concat(self, node: Node) -> list[Value]:
         values, axis = list(node), node.attributes["axis"]
         arrays = [value for value in values if isinstance(value, np.ndarray)]
         if len(arrays) == len(values):
             self._charge(sum(array.nbytes for array in arrays))
             return [np.concatenate(arrays, axis)]
-        if all(isinstance(value, (_Given, _Zeros)) for value in values):
+        if all(isinstance(value, (Given, Zeros)) for value in values):
             return [values[0]]
         parts = tuple(value for value in values if isinstance(value, Data))
         if len(parts) < len(values) or len({len(part.axes) for part in parts}) > 1:
-            raise ValueError(f"expected data of layers, got {', '.join(map(_describe, values))}")
+            raise ValueError(f"expected data of layers, got {', '.join(map(describe, values))}")
         axis %= len(parts[0].axes)
         joined = join_directions(parts, axis)
         if joined is not None:
             return [joined]
         if any(part.kind == "y" for part in parts):
             raise ValueError("expected final states or the two directions of one layer, got other data")
-        return [_Stack(parts, axis)]
+        return [Stack(parts, axis)]
 
     # --- sizes ----------------------------------------------------------------------------------------------
 
-    def _constant(self, node: _Node) -> list[_Value]:
+    def _constant(self, node: Node) -> list[Value]:
         ((name, value),) = node.attributes.items()
         if name == "value":
-            return [_to_array(value)]
+            return [to_array(value)]
         if name not in ("value_int", "value_ints", "value_float", "value_floats"):
             raise ValueError(f"expected numbers, got {name}")
         return [np.array(value, np.int64 if name.startswith("value_int") else np.float32)]
 
-    def _shape(self, node: _Node) -> list[_Value]:
+    def _shape(self, node: Node) -> list[Value]:
         value = node[0]
         if isinstance(value, np.ndarray):
             sizes: list[Any] = list(value.shape)
         elif isinstance(value, Data):
             sizes = [axis_size(group) for group in value.axes]
         else:
-            _refuse(value)
+            refuse(value)
         return [np.array(sizes[node.attributes.get("start", 0) : node.attributes.get("end")], object)]
 
-    def _product(self, node: _Node) -> list[_Value]:
+    def _product(self, node: Node) -> list[Value]:
         a, b = node.array("A", 0), node.array("B", 1)
         values = [*a.ravel().tolist(), *b.ravel().tolist()]
         if not all(isinstance(value, int) and abs(value) < 1 << 31 for value in values):
@@ -586,17 +565,17 @@ class _Importer:
         self._charge(8 * a.size * b.size)
         return [np.asarray(a * b, object)]
 
-    def _zeros(self, node: _Node) -> list[_Value]:
+    def _zeros(self, node: Node) -> list[Value]:
         value = node.attributes.get("value")
-        if value is not None and _to_array(value).any():
+        if value is not None and to_array(value).any():
             raise ValueError("value: expected 0, got something else")
-        return [_Zeros()]
+        return [Zeros()]
 
-    def _expand(self, node: _Node) -> list[_Value]:
+    def _expand(self, node: Node) -> list[Value]:
         value = node[0]
-        if isinstance(value, _Zeros) or (isinstance(value, np.ndarray) and not value.any()):
-            return [_Zeros()]
-        return _refuse(value)
+        if isinstance(value, Zeros) or (isinstance(value, np.ndarray) and not value.any()):
+            return [Zeros()]
+        return refuse(value)
 
     def _charge(self, size: int) -> None:
         self._budget -= size
@@ -605,7 +584,7 @@ class _Importer:
 
     # --- lengths, as `export` writes them -------------------------------------------------------------------
 
-    def _pad(self, node: _Node) -> list[_Value]:
+    def _pad(self, node: Node) -> list[Value]:
         """A step of zeros in front, for `_gather_last` to read where a row has no steps."""
         data, pads = self._current(node[0]), node.ints("pads", 1)
         zeros = node.attributes.get("mode", "constant") == "constant" and node[2] is None
@@ -613,9 +592,10 @@ class _Importer:
             raise ValueError(f"pads: expected a step of zeros before the first, got {pads}")
         return [replace(data, kind="padded")]
 
-    def _gather_last(self, node: _Node) -> list[_Value]:
+    def _gather_last(self, node: Node) -> list[Value]:
         data, lengths = node[0], node[1]
-        by_length = isinstance(lengths, _Given) and not lengths.is_float and self._has_lengths
+        at_first = isinstance(lengths, FirstStep)
+        by_length = (at_first or is_lengths(lengths)) and self._has_lengths
         padded = isinstance(data, Data) and data.kind == "padded" and data.axes[:2] == self._x[:2]
         if (
             not isinstance(data, Data)
@@ -623,33 +603,40 @@ class _Importer:
             or not by_length
             or node.attributes.get("batch_dims") != 1
         ):
-            raise ValueError(f"expected each row's last step by its length, got {_describe(data)}")
+            raise ValueError(f"expected each row's last step by its length, got {describe(data)}")
+        if has_axis(data.axes, "backward" if at_first else "forward"):
+            return [replace(data, axes=(data.axes[0], data.axes[2]), kind="end")]
+        if at_first:
+            raise ValueError("expected the first step of one direction, got that of all features")
         return [self._last_step(self._current(replace(data, kind="y")))]
 
-    def _equal(self, node: _Node) -> list[_Value]:
-        lengths, zero = node[0], node[1]
-        if (
-            isinstance(lengths, _Given)
-            and not lengths.is_float
-            and isinstance(zero, np.ndarray)
-            and not zero.any()
-        ):
-            return [lengths]
-        return _refuse(lengths)
+    def _first_step(self, node: Node) -> list[Value]:
+        lengths, one = node[0], node[1]
+        is_one = isinstance(one, np.ndarray) and one.size == 1 and one.item() == 1
+        if isinstance(lengths, Given) and is_lengths(lengths) and is_one:
+            return [FirstStep(lengths.name, is_float=False)]
+        return refuse(lengths)
 
-    def _where(self, node: _Node) -> list[_Value]:
+    def _equal(self, node: Node) -> list[Value]:
+        lengths, zero = node[0], node[1]
+        if is_lengths(lengths) and isinstance(zero, np.ndarray) and not zero.any():
+            return [lengths]
+        return refuse(lengths)
+
+    def _where(self, node: Node) -> list[Value]:
         """The initial state for a row without steps, the final one for others: what the layer does itself."""
         rows, initial, final = node[0], node[1], node[2]
-        state = isinstance(final, _Stack) or (isinstance(final, Data) and final.kind != "y")
-        if isinstance(rows, _Given) and not rows.is_float and isinstance(initial, _Given) and state:
+        state = isinstance(final, Stack) or (isinstance(final, Data) and final.kind != "y")
+        if is_lengths(rows) and isinstance(initial, Given) and state:
             return [final]
-        return _refuse(final)
+        return refuse(final)
 
-    _OPERATORS: ClassVar[dict[str, Callable[[_Importer, _Node], list[_Value]]]] = {
-        "LSTM": _lstm,
+    _OPERATORS: ClassVar[dict[str, Callable[[_Importer, Node], list[Value]]]] = {
+        **dict.fromkeys(LAYERS, _recurrent),
         "MatMul": _matmul,
         "Gemm": _gemm,
         "Add": _sum,
+        "ReduceSum": _reduce_sum,
         "Identity": _same,
         "Dropout": _same,
         "Cast": _cast,
@@ -668,47 +655,12 @@ class _Importer:
         "Expand": _expand,
         "Pad": _pad,
         "GatherND": _gather_last,
+        "Min": _first_step,
         "Equal": _equal,
         "Where": _where,
     }
 
 
-def _attribute(proto: onnx.AttributeProto) -> Any:
-    value = helper.get_attribute_value(proto)
-    if isinstance(value, bytes):
-        return value.decode()
-    if proto.type == onnx.AttributeProto.STRINGS:
-        return [text.decode() for text in value]
-    return value
-
-
-def _to_array(tensor: onnx.TensorProto) -> _Array:
-    try:
-        return numpy_helper.to_array(tensor)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"constant {tensor.name!r}: expected a tensor of numbers, got {error}") from None
-
-
-def _reorder(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`array [4H, ...]` with its gates in the order i, f, g, o."""
-    return array.reshape(4, -1, *array.shape[1:])[_TO_IFGO].reshape(array.shape)
-
-
-def _passed(value: _Value) -> _Value:
+def _passed(value: Value) -> Value:
     """An initial state, lengths or zeros, which no rearrangement changes."""
-    return value if isinstance(value, (_Given, _Zeros)) else _refuse(value)
-
-
-def _refuse(value: _Value) -> Never:
-    raise ValueError(f"expected something that this operator is understood for, got {_describe(value)}")
-
-
-def _describe(value: _Value) -> str:
-    if isinstance(value, Data):
-        groups = ("*".join(axis.name for axis in group) or "1" for group in value.axes)
-        return f"{value.kind} [{', '.join(groups)}]"
-    if isinstance(value, _Given):
-        return f"the input {value.name!r}"
-    if isinstance(value, np.ndarray):
-        return f"a constant {list(value.shape)}"
-    return {_Stack: "states of several layers", _Zeros: "zeros"}.get(type(value), "nothing")
+    return value if isinstance(value, (Given, Zeros)) else refuse(value)
