@@ -242,6 +242,7 @@ def _check_options(name: str, layer: Recurrent) -> None:
         "learn_initial_state": False,
         "proj_size": 0,
         "cell_clip": None,
+        "layer_norm": False,
         "zoneout": 0.0,
     }
     for option, wanted in alone.items():
