@@ -50,10 +50,11 @@ Case<Real> make_case(const Form& form, Index T, Index B, Index I, Index H) {
     for (Real& value : out) value = uniform(g);
     return out;
   };
-  const Index P = form.projects ? (H + 1) / 2 : H, rows = form.blocks() * H;
-  const Real half = Real(0.5);
   Case<Real> k{};
   k.form = form;
+  k.form.projects = form.projects && H > 1;  // one unit has no smaller projection
+  const Index P = k.form.projects ? (H + 1) / 2 : H, rows = form.blocks() * H;
+  const Real half = Real(0.5);
   k.T = T, k.B = B, k.I = I, k.H = H, k.P = P;
   k.x = draw(T * B * I, -1, 1);
   k.h_0 = draw(B * P, -1, 1);
@@ -63,7 +64,7 @@ Case<Real> make_case(const Form& form, Index T, Index B, Index I, Index H) {
   k.bias_ih = draw(rows, -half, half);
   k.bias_hh = draw(rows, -half, half);
   if (form.options.peepholes) k.weight_ch = draw(3 * H, -half, half);
-  if (form.projects) k.weight_hr = draw(P * H, -half, half);
+  if (k.form.projects) k.weight_hr = draw(P * H, -half, half);
   k.dy = draw(T * B * P, -1, 1);
   k.dh_n = draw(B * P, -1, 1);
   if (form.has_cells()) k.dc_n = draw(B * H, -1, 1);

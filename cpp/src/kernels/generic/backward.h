@@ -83,8 +83,11 @@ struct Backward : BackwardFrame<S> {
     const Index end = begin + alive_in(k.a.schedule, t, part.positions);
     for (Index p = begin; p < end; ++p) {
       Real* dh = k.dh + p * k.stride;
-      const Real *mask = staged.h_mask + k.a.schedule.order[p] * P, *kept = k.kept_dh + p * k.stride;
-      if (k.masked) L::for_columns(part, H, P, [&](Index j) { dh[j] *= mask[j]; });
+      const Real* kept = k.kept_dh + p * k.stride;
+      if (k.masked) {
+        const Real* mask = staged.h_mask + k.a.schedule.order[p] * P;
+        L::for_columns(part, H, P, [&](Index j) { dh[j] *= mask[j]; });
+      }
       if (staged.keep_h.data) L::for_columns(part, H, P, [&](Index j) { dh[j] += kept[j]; });
     }
   }
