@@ -18,7 +18,7 @@ namespace {
 
 constexpr double no_clip = std::numeric_limits<double>::infinity();
 constexpr Activation logistic{Function::sigmoid, 0, 0}, tangent{Function::tanh, 0, 0};
-constexpr VariantOptions plain{false, false, no_clip, no_clip, logistic, tangent, tangent};
+constexpr VariantOptions plain{false, false, false, 0, no_clip, no_clip, logistic, tangent, tangent};
 
 struct Form {
   Cell cell = Cell::lstm;
@@ -34,7 +34,7 @@ struct Case {
   using Numbers = std::vector<Real>;
   Form form;
   Index T, B, I, H, P;
-  Numbers x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh, weight_ch, weight_hr;
+  Numbers x, h_0, c_0, weight_ih, weight_hh, bias_ih, bias_hh, weight_ch, weight_hr, gain_ih, gain_hh, gain_c, bias_c;
   Numbers dy, dh_n, dc_n;  // the projection whose gradients are taken
   Numbers keep_h, keep_c, h_mask;
   std::vector<std::int64_t> lengths;
@@ -65,6 +65,12 @@ Case<Real> make_case(const Form& form, Index T, Index B, Index I, Index H) {
   k.bias_hh = draw(rows, -half, half);
   if (form.options.peepholes) k.weight_ch = draw(3 * H, -half, half);
   if (k.form.projects) k.weight_hr = draw(P * H, -half, half);
+  if (form.options.layer_norm) {
+    k.gain_ih = draw(rows, half, 1);
+    k.gain_hh = draw(rows, half, 1);
+    k.gain_c = draw(H, half, 1);
+    k.bias_c = draw(H, -half, half);
+  }
   k.dy = draw(T * B * P, -1, 1);
   k.dh_n = draw(B * P, -1, 1);
   if (form.has_cells()) k.dc_n = draw(B * H, -1, 1);
@@ -83,6 +89,15 @@ Case<Real> make_case(const Form& form, Index T, Index B, Index I, Index H) {
 double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 double clipped(double x, double most) { return std::min(most, std::max(-most, x)); }
 
+// n numbers become gain times what has mean 0 and variance 1
+template <class Real>
+void normalize(double* x, Index n, const Real* gain, double eps) {
+  double mean = 0.0, variance = 0.0;
+  for (Index j = 0; j < n; ++j) mean += x[j] / double(n);
+  for (Index j = 0; j < n; ++j) variance += (x[j] - mean) * (x[j] - mean) / double(n);
+  for (Index j = 0; j < n; ++j) x[j] = gain[j] * (x[j] - mean) / std::sqrt(variance + eps);
+}
+
 // sum(dy * y) + sum(dh_n * h_n) + sum(dc_n * c_n), and y itself if wanted
 template <class Real>
 double projection(const Case<Real>& k, std::vector<double>* y_out = nullptr) {
@@ -100,12 +115,19 @@ double projection(const Case<Real>& k, std::vector<double>* y_out = nullptr) {
       // the products with x and with h, apart, each with its bias
       std::vector<double> from_x(static_cast<std::size_t>(k.form.blocks() * H)), from_h(from_x), out(c);
       for (Index r = 0; r < k.form.blocks() * H; ++r) {
-        from_x[r] = k.bias_ih[r];
-        from_h[r] = k.bias_hh[r];
         for (Index i = 0; i < k.I; ++i) from_x[r] += double(k.weight_ih[r * k.I + i]) * k.x[(t * k.B + b) * k.I + i];
         for (Index i = 0; i < P; ++i)
           from_h[r] += k.weight_hh[r * P + i] * h[i] * (k.h_mask.empty() ? 1.0 : double(k.h_mask[b * P + i]));
       }
+      for (Index gate = 0; o.layer_norm && gate < 4; ++gate) {
+        normalize(&from_x[gate * H], H, &k.gain_ih[gate * H], o.eps);
+        normalize(&from_h[gate * H], H, &k.gain_hh[gate * H], o.eps);
+      }
+      for (Index r = 0; r < k.form.blocks() * H; ++r) {
+        from_x[r] += k.bias_ih[r];
+        from_h[r] += k.bias_hh[r];
+      }
+      std::vector<double> seen(c), opened(c);  // what h sees of c; o
       const auto z = [&](Index gate, Index j) { return from_x[gate * H + j] + from_h[gate * H + j]; };
       const auto gate_of = [&](double x) { return sigmoid(clipped(x, o.gate_clip)); };
       for (Index j = 0; j < H; ++j) {
@@ -120,11 +142,17 @@ double projection(const Case<Real>& k, std::vector<double>* y_out = nullptr) {
           const double forget = o.coupled ? 1.0 - input : gate_of(z(1, j) + peephole(1) * c[j]);
           const double candidate = std::tanh(clipped(z(2, j), o.gate_clip));
           const double cell = clipped(forget * c[j] + input * candidate, o.cell_clip);
-          out[j] = gate_of(z(3, j) + peephole(2) * cell) * std::tanh(cell);
+          seen[j] = cell;
+          opened[j] = gate_of(z(3, j) + peephole(2) * cell);
           const double kept = k.keep_c.empty() ? 0.0 : double(k.keep_c[(t * k.B + b) * H + j]);
           c[j] = kept * c[j] + (1.0 - kept) * cell;
         }
       }
+      if (o.layer_norm) {
+        normalize(seen.data(), H, k.gain_c.data(), o.eps);
+        for (Index j = 0; j < H; ++j) seen[j] += k.bias_c[j];
+      }
+      for (Index j = 0; k.form.has_cells() && j < H; ++j) out[j] = opened[j] * std::tanh(seen[j]);
       for (Index j = 0; j < P; ++j) {
         double value = k.form.projects ? 0.0 : out[j];
         for (Index u = 0; k.form.projects && u < H; ++u) value += k.weight_hr[j * H + u] * out[u];
@@ -184,8 +212,9 @@ void check_case(const Form& form, Index T, Index B, Index I, Index H, int thread
   call.h_mask = or_null(k.h_mask);
   call.checkpoint_steps = checkpoint_steps;
   call.threads = threads;
-  const RecurrentWeights<Real> weights{k.weight_ih.data(), k.weight_hh.data(),   k.bias_ih.data(),
-                                       k.bias_hh.data(),   or_null(k.weight_ch), or_null(k.weight_hr)};
+  const RecurrentWeights<Real> weights{
+      k.weight_ih.data(),   k.weight_hh.data(), k.bias_ih.data(),   k.bias_hh.data(),  or_null(k.weight_ch),
+      or_null(k.weight_hr), or_null(k.gain_ih), or_null(k.gain_hh), or_null(k.gain_c), or_null(k.bias_c)};
   const auto tape = plan.forward(1, weights, call, true);
 
   std::vector<double> exact(y.size());
@@ -197,6 +226,8 @@ void check_case(const Form& form, Index T, Index B, Index I, Index H, int thread
   auto d_weight_ih = zeros(k.weight_ih.size()), d_weight_hh = zeros(k.weight_hh.size());
   auto d_bias_ih = zeros(k.bias_ih.size()), d_bias_hh = zeros(k.bias_hh.size());
   auto d_weight_ch = zeros(k.weight_ch.size()), d_weight_hr = zeros(k.weight_hr.size());
+  auto d_gain_ih = zeros(k.gain_ih.size()), d_gain_hh = zeros(k.gain_hh.size());
+  auto d_gain_c = zeros(k.gain_c.size()), d_bias_c = zeros(k.bias_c.size());
   RecurrentBackward<Real> backward{};
   backward.x = call.x;
   backward.y = {y.data(), B * P, P};
@@ -207,8 +238,9 @@ void check_case(const Form& form, Index T, Index B, Index I, Index H, int thread
   backward.dx = {dx.data(), B * I, I};
   backward.dh_0 = dh_0.data();
   backward.dc_0 = dc_0.data();
-  backward.gradients = {d_weight_ih.data(), d_weight_hh.data(),   d_bias_ih.data(),
-                        d_bias_hh.data(),   or_null(d_weight_ch), or_null(d_weight_hr)};
+  backward.gradients = {d_weight_ih.data(),   d_weight_hh.data(),   d_bias_ih.data(),   d_bias_hh.data(),
+                        or_null(d_weight_ch), or_null(d_weight_hr), or_null(d_gain_ih), or_null(d_gain_hh),
+                        or_null(d_gain_c),    or_null(d_bias_c)};
   backward.threads = threads;
   backward.staged.keep_h = call.keep_h;
   backward.staged.keep_c = call.keep_c;
@@ -229,6 +261,10 @@ void check_case(const Form& form, Index T, Index B, Index I, Index H, int thread
   check_gradient(k, &Case<Real>::bias_hh, d_bias_hh, 3);
   check_gradient(k, &Case<Real>::weight_ch, d_weight_ch, 2);
   check_gradient(k, &Case<Real>::weight_hr, d_weight_hr, 5);
+  check_gradient(k, &Case<Real>::gain_ih, d_gain_ih, 3);
+  check_gradient(k, &Case<Real>::gain_hh, d_gain_hh, 3);
+  check_gradient(k, &Case<Real>::gain_c, d_gain_c, 2);
+  check_gradient(k, &Case<Real>::bias_c, d_bias_c, 2);
 }
 
 template <class Real>
@@ -237,11 +273,16 @@ void check_cells() {
   all.coupled = all.peepholes = true;
   all.gate_clip = 6;  // clips reach no element here: a difference across a kink is none
   all.cell_clip = 5;
+  VariantOptions normalized = plain, all_normalized = all;
+  normalized.layer_norm = all_normalized.layer_norm = true;
+  normalized.eps = all_normalized.eps = 0.1;
   const Form forms[] = {
       {Cell::lstm},
       {Cell::lstm, plain, false, false, true},
       {Cell::variant, all, true, true, true},
       {Cell::variant, all, false, true},
+      {Cell::variant, normalized},
+      {Cell::variant, all_normalized, true, true, true},
       {Cell::gru},
       {Cell::gru, plain, false, true, true},
       {Cell::rnn, plain, false, true, true},
