@@ -18,7 +18,7 @@ namespace {
 
 constexpr double no_clip = std::numeric_limits<double>::infinity();
 constexpr Activation logistic{Function::sigmoid, 0, 0}, tangent{Function::tanh, 0, 0};
-constexpr VariantOptions plain{false, false, false, 0, no_clip, no_clip, logistic, tangent, tangent};
+constexpr VariantOptions plain{false, false, false, false, 0, no_clip, no_clip, logistic, tangent, tangent};
 
 struct Form {
   Cell cell = Cell::lstm;

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ def sum_of_squares(x: _Array) -> float: ...
 def squared_error(pred: object, target: object, divisor: str) -> tuple[float, _Array] | None: ...
 
 _Function = tuple[str, float, float]
+_Statistics = Sequence[_Array]
 
 class LstmPlan:
     def __init__(
@@ -58,6 +60,7 @@ class LstmPlan:
         coupled: bool = ...,
         peepholes: bool = ...,
         layer_norm: bool = ...,
+        batch_norm: bool = ...,
         eps: float = ...,
         gate_clip: float = ...,
         cell_clip: float = ...,
@@ -108,6 +111,8 @@ class LstmPlan:
         gain_hh: _Array | None = ...,
         gain_c: _Array | None = ...,
         bias_c: _Array | None = ...,
+        running: _Statistics | None = ...,
+        made: _Statistics | None = ...,
     ) -> LstmTape | None: ...
 
 class LstmTape:
@@ -154,6 +159,7 @@ class LstmTape:
         d_gain_hh: _Array | None = ...,
         d_gain_c: _Array | None = ...,
         d_bias_c: _Array | None = ...,
+        running: _Statistics | None = ...,
     ) -> None: ...
 
 class LinearPlan:

@@ -7,12 +7,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmx import _core, reference
-from lstmx.reference import GRU, Activation, CellOptions, LayerNormLstmCell, LstmCell, RnnCell
+from lstmx.reference import (
+    GRU,
+    Activation,
+    BatchNormLstmCell,
+    CellOptions,
+    LayerNormLstmCell,
+    LstmCell,
+    RnnCell,
+)
 from tests.kernels.arrays import assert_same_bits, output, placed_input
 from tests.running_error import bounded
 
 PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_ch", "weight_hr")
-GAINS = ("gain_ih", "gain_hh", "gain_c", "bias_c")  # of layer normalization
+NORMALIZING = ("layer_norm", "batch_norm", "eps")
+GAINS = ("gain_ih", "gain_hh", "gain_c", "bias_c")  # of normalizations
+STATISTICS = tuple(f"running_{kind}_{name}" for name in ("ih", "hh", "c") for kind in ("mean", "var"))
 ACTIVATION_GRADIENTS = ("dx", "dh_0", "dc_0")
 MASKS = ("keep_h", "keep_c", "h_mask")  # by the names of the kernels
 REFERENCE_MASKS = dict(zip(MASKS, ("zoneout_h", "zoneout_c", "recurrent_mask"), strict=True))
@@ -31,9 +41,11 @@ class Variant(NamedTuple):
             return RnnCell(self.options["activations"][2])
         if self.kernel == "gru":
             return GRU
-        options = {name: value for name, value in self.options.items() if name not in ("layer_norm", "eps")}
+        options = {name: value for name, value in self.options.items() if name not in NORMALIZING}
         if self.options.get("layer_norm"):
             return LayerNormLstmCell(CellOptions(**options), self.options["eps"])
+        if self.options.get("batch_norm"):
+            return BatchNormLstmCell(CellOptions(**options), self.options["eps"])
         return LstmCell(CellOptions(**options))
 
     @property
@@ -123,7 +135,7 @@ def make_case(rng, variant, steps, batch, inputs, hidden, *, spans=True, without
     shapes = {"keep_h": (steps, batch, width), "keep_c": (steps, batch, hidden), "h_mask": (batch, width)}
     for name in variant.masks:  # zeros and ones among them
         case[name] = np.clip(rng.uniform(-0.3, 1.3, shapes[name]), 0, 1).astype(dtype)
-    if variant.options.get("layer_norm"):
+    if variant.options.keys() & {"layer_norm", "batch_norm"}:
         case |= {name: 1 + normal(4 * hidden, scale=0.3) for name in GAINS[:2]}
         case |= {name: 1 + normal(hidden, scale=0.3) for name in GAINS[2:]}
     if not variant.has_cells:
@@ -145,6 +157,8 @@ def run(
     layouts=None,
     unwanted=(),
     initial=0.0,
+    running=None,
+    made=None,
 ):
     """What the kernels of the active target make of a case: outputs and, in training, all gradients.
 
@@ -185,6 +199,8 @@ def run(
         gates=out.get("gates"),
         **masks,
         **{name: case[name] for name in GAINS},
+        running=running,
+        made=made,
     )
     assert (tape is not None) == training
     names = ["y", "h_n", "c_n", "cells", *(["gates"] if trace else [])]
@@ -204,6 +220,7 @@ def run(
             dcells=case["dcells"],
             **masks,
             **{f"d_{name}": gradients[f"d_{name}"] for name in GAINS},
+            running=running,
         )
         assert_same_bits("y after backward", out["y"], before)
         names += wanted
@@ -212,7 +229,7 @@ def run(
     return {name: out[name] for name in names} | {n: g for n, g in gradients.items() if g is not None}
 
 
-def expected(variant, case, *, training=True):
+def expected(variant, case, *, training=True, running=None):
     """The same by the reference, with error bounds; of a cell without c, what there is."""
     has_cells = variant.has_cells
     given = {
@@ -222,7 +239,10 @@ def expected(variant, case, *, training=True):
     spans = {name: case[name] for name in ("lengths", "resets")}
     params = {name: given[name] for name in (*PARAMETERS, *GAINS) if name in given}
     state = (given["h_0"], given["c_0"]) if has_cells else (given["h_0"],)
-    result = reference.recurrent_forward(given["x"], params, state, cell=variant.cell, **spans, **masks)
+    statistics = None if running is None else dict(zip(STATISTICS, running, strict=True))
+    result = reference.recurrent_forward(
+        given["x"], params, state, cell=variant.cell, statistics=statistics, **spans, **masks
+    )
     outputs = {"y": result.y, "h_n": result.state[0]}
     if has_cells:
         outputs |= {"c_n": result.state[1], "cells": result.cells}

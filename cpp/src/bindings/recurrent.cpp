@@ -32,8 +32,8 @@ struct Others {
     if (options.peepholes != weight_ch.has_value()) refuse("weight_ch", "an array where there are peepholes");
     if (projects != weight_hr.has_value()) refuse("weight_hr", "an array where there is a projection");
     for (const Optional* gain : {&gain_ih, &gain_hh, &gain_c, &bias_c}) {
-      if (options.layer_norm != gain->has_value())
-        refuse("gain_ih, gain_hh, gain_c, bias_c", "arrays where there is layer normalization");
+      if ((options.layer_norm || options.batch_norm) != gain->has_value())
+        refuse("gain_ih, gain_hh, gain_c, bias_c", "arrays where there is normalization");
     }
   }
 };
@@ -83,6 +83,34 @@ RecurrentGradients<Real> check_gradients(const RecurrentTape<Real>& tape, const 
       });
 }
 
+using SixArrays = std::optional<std::array<py::array, 6>>;
+
+// The mean and the variance of the products with x, of those with h, and of c, by step; `check` is dense_input or
+// dense_output. `steps`: how many there must be; -1: any number, at least 1.
+template <class Real, class Check>
+Statistics<Real> check_statistics(const char* name, const SixArrays& arrays, const VariantOptions& options, Index H,
+                                  Index steps, const Check& check) {
+  Statistics<Real> statistics{};
+  if (!arrays) return statistics;
+  if (!options.batch_norm) refuse(name, "None without batch normalization");
+  if ((*arrays)[0].ndim() != 2 || (steps < 0 && (*arrays)[0].shape(0) < 1)) refuse(name, "arrays [steps, ...]");
+  statistics.steps = steps < 0 ? (*arrays)[0].shape(0) : steps;
+  for (int side = 0; side < 3; ++side) {
+    const Index width = side < 2 ? 4 * H : H;
+    statistics.mean[side] = check(name, (*arrays)[2 * side], {statistics.steps, width});
+    statistics.variance[side] = check(name, (*arrays)[2 * side + 1], {statistics.steps, width});
+  }
+  return statistics;
+}
+
+template <class Real>
+Statistics<const Real> check_running(const SixArrays& arrays, const VariantOptions& options, Index H) {
+  return check_statistics<const Real>("running", arrays, options, H, -1,
+                                      [](const char* name, const py::array& array, std::initializer_list<Index> shape) {
+                                        return dense_input<Real>(name, array, shape);
+                                      });
+}
+
 // [T,B,N], any strides but of the last axis: 0 to 1, how much a unit keeps
 template <class Real>
 ConstView3<Real> check_keep(const char* name, const Optional& array, Index T, Index B, Index N) {
@@ -90,16 +118,14 @@ ConstView3<Real> check_keep(const char* name, const Optional& array, Index T, In
 }
 
 template <class Real>
-std::unique_ptr<RecurrentTape<Real>> forward(RecurrentPlan<Real>& plan, std::int64_t version,
-                                             const py::array& weight_ih, const py::array& weight_hh,
-                                             const Optional& bias_ih, const Optional& bias_hh, const py::array& x,
-                                             const Optional& h_0, const Optional& c_0, const Optional& lengths,
-                                             const Optional& resets, const py::array& y, const py::array& h_n,
-                                             const py::array& c_n, bool training, Index checkpoint_steps, int threads,
-                                             const Optional& weight_ch, const Optional& weight_hr,
-                                             const Optional& cells, const Optional& gates, const Optional& keep_h,
-                                             const Optional& keep_c, const Optional& h_mask, const Optional& gain_ih,
-                                             const Optional& gain_hh, const Optional& gain_c, const Optional& bias_c) {
+std::unique_ptr<RecurrentTape<Real>> forward(
+    RecurrentPlan<Real>& plan, std::int64_t version, const py::array& weight_ih, const py::array& weight_hh,
+    const Optional& bias_ih, const Optional& bias_hh, const py::array& x, const Optional& h_0, const Optional& c_0,
+    const Optional& lengths, const Optional& resets, const py::array& y, const py::array& h_n, const py::array& c_n,
+    bool training, Index checkpoint_steps, int threads, const Optional& weight_ch, const Optional& weight_hr,
+    const Optional& cells, const Optional& gates, const Optional& keep_h, const Optional& keep_c,
+    const Optional& h_mask, const Optional& gain_ih, const Optional& gain_hh, const Optional& gain_c,
+    const Optional& bias_c, const SixArrays& running, const SixArrays& made) {
   const Index I = plan.input_size(), H = plan.hidden_size(), P = plan.output_size();
   const RecurrentWeights<Real> weights = check_weights(plan, weight_ih, weight_hh, bias_ih, bias_hh,
                                                        {weight_ch, weight_hr, gain_ih, gain_hh, gain_c, bias_c});
@@ -133,6 +159,11 @@ std::unique_ptr<RecurrentTape<Real>> forward(RecurrentPlan<Real>& plan, std::int
   if (keep_c && plan.cell() != Cell::variant) refuse("keep_c", "None for this cell");
   call.h_mask = dense_input<Real>("h_mask", h_mask, {B, P});
   if (h_mask && (!training || plan.cell() == Cell::lstm)) refuse("h_mask", "None in inference and for this cell");
+  call.running = check_running<Real>(running, plan.options(), H);
+  call.made = check_statistics<Real>("made", made, plan.options(), H, T,
+                                     [](const char* name, const py::array& array, std::initializer_list<Index> shape) {
+                                       return dense_output<Real>(name, array, shape);
+                                     });
   if (checkpoint_steps < 0) refuse("checkpoint_steps", "at least 0");
   call.checkpoint_steps = checkpoint_steps;
   call.threads = check_threads(threads);
@@ -235,8 +266,8 @@ void backward(RecurrentTape<Real>& tape, const py::array& x, const py::array& y,
               const Optional& d_bias_ih, const Optional& d_bias_hh, int threads, const Optional& d_weight_ch,
               const Optional& d_weight_hr, const Optional& dcells, const Optional& keep_h, const Optional& keep_c,
               const Optional& h_mask, const Optional& d_gain_ih, const Optional& d_gain_hh, const Optional& d_gain_c,
-              const Optional& d_bias_c) {
-  const auto [T, B, I, H, P, rows, masked, normalized] = tape.size();
+              const Optional& d_bias_c, const SixArrays& running) {
+  const auto [T, B, I, H, P, rows, masked, normalized, by_batch] = tape.size();
   RecurrentBackward<Real> args{};
   args.x = Array<Real>("x", x, 3, Access::read).shaped({T, B, I}).view3();
   args.y = Array<Real>("y", y, 3, Access::read).shaped({T, B, P}).view3();
@@ -253,6 +284,7 @@ void backward(RecurrentTape<Real>& tape, const py::array& x, const py::array& y,
   args.staged.keep_h = check_keep<Real>("keep_h", keep_h, T, B, P);
   args.staged.keep_c = check_keep<Real>("keep_c", keep_c, T, B, H);
   args.staged.h_mask = dense_input<Real>("h_mask", h_mask, {B, P});
+  args.staged.running = check_running<Real>(running, tape.options(), H);
   if (h_mask.has_value() != masked) refuse("h_mask", "the mask that forward was given");
   args.threads = check_threads(threads);
   const py::gil_scoped_release nogil;  // the arrays are held by the caller's frame
@@ -282,17 +314,18 @@ Activation check_activation(const char* name, const NamedActivation& activation)
 template <class Real>
 std::unique_ptr<RecurrentPlan<Real>> make_plan(Index input_size, Index hidden_size, const std::string& cell,
                                                std::optional<Index> output_size, bool coupled, bool peepholes,
-                                               bool layer_norm, double eps, double gate_clip, double cell_clip,
-                                               const NamedActivation& gate, const NamedActivation& candidate,
-                                               const NamedActivation& output) {
+                                               bool layer_norm, bool batch_norm, double eps, double gate_clip,
+                                               double cell_clip, const NamedActivation& gate,
+                                               const NamedActivation& candidate, const NamedActivation& output) {
   const Cell kind = check_cell(cell);
   const Index P = output_size.value_or(hidden_size);
-  if (kind != Cell::variant && (P != hidden_size || peepholes || layer_norm))
-    refuse("cell", "variant, for a projection, peepholes or layer normalization");
+  if (kind != Cell::variant && (P != hidden_size || peepholes || layer_norm || batch_norm))
+    refuse("cell", "variant, for a projection, peepholes or normalization");
   return std::make_unique<RecurrentPlan<Real>>(
       kind, input_size, hidden_size, P,
-      VariantOptions{coupled, peepholes, layer_norm, eps, gate_clip, cell_clip, check_activation("gate", gate),
-                     check_activation("candidate", candidate), check_activation("output", output)});
+      VariantOptions{coupled, peepholes, layer_norm, batch_norm, eps, gate_clip, cell_clip,
+                     check_activation("gate", gate), check_activation("candidate", candidate),
+                     check_activation("output", output)});
 }
 
 template <class Real>
@@ -307,11 +340,11 @@ void bind(py::module_& m, const char* plan, const char* tape) {
            arg("threads"), arg("d_weight_ch") = py::none(), arg("d_weight_hr") = py::none(), arg("dcells") = py::none(),
            arg("keep_h") = py::none(), arg("keep_c") = py::none(), arg("h_mask") = py::none(),
            arg("d_gain_ih") = py::none(), arg("d_gain_hh") = py::none(), arg("d_gain_c") = py::none(),
-           arg("d_bias_c") = py::none());
+           arg("d_bias_c") = py::none(), arg("running") = py::none());
   py::class_<RecurrentPlan<Real>>(m, plan)
       .def(py::init(&make_plan<Real>), arg("input_size"), arg("hidden_size"), py::kw_only(), arg("cell") = "lstm",
            arg("output_size") = py::none(), arg("coupled") = false, arg("peepholes") = false, arg("layer_norm") = false,
-           arg("eps") = 1e-5, arg("gate_clip") = std::numeric_limits<double>::infinity(),
+           arg("batch_norm") = false, arg("eps") = 1e-5, arg("gate_clip") = std::numeric_limits<double>::infinity(),
            arg("cell_clip") = std::numeric_limits<double>::infinity(), arg("gate") = NamedActivation{"sigmoid", 0, 0},
            arg("candidate") = NamedActivation{"tanh", 0, 0}, arg("output") = NamedActivation{"tanh", 0, 0})
       .def("call", &call_once<Real>, arg("version"), arg("weight_ih"), arg("weight_hh"), arg("bias_ih"), arg("bias_hh"),
@@ -323,7 +356,7 @@ void bind(py::module_& m, const char* plan, const char* tape) {
            arg("weight_hr") = py::none(), arg("cells") = py::none(), arg("gates") = py::none(),
            arg("keep_h") = py::none(), arg("keep_c") = py::none(), arg("h_mask") = py::none(),
            arg("gain_ih") = py::none(), arg("gain_hh") = py::none(), arg("gain_c") = py::none(),
-           arg("bias_c") = py::none());
+           arg("bias_c") = py::none(), arg("running") = py::none(), arg("made") = py::none());
 }
 
 }  // namespace

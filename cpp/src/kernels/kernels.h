@@ -72,7 +72,8 @@ struct RecurrentSizes {
   Index T, B, I, H, P;
   Index rows;       // of all steps together: T * B, or the sum of the lengths
   bool masked;      // in training: whether h is masked before it enters weight_hh
-  bool normalized;  // whether there are layer normalizations inside the recurrence
+  bool normalized;  // whether there are normalizations inside the recurrence
+  bool by_batch;    // then: over the rows of a step; otherwise over the units of a row
 };
 
 // Functions that a cell may apply; alpha and beta as ONNX has them.
@@ -92,6 +93,7 @@ struct VariantOptions {
   bool coupled;      // f = 1 - i
   bool peepholes;    // there is a weight_ch
   bool layer_norm;   // there are gains: W x, U h and what h sees of c are normalized over the units of a row
+  bool batch_norm;   // likewise, over the rows of a step
   double eps;        // added to variances
   double gate_clip;  // what functions are applied to is kept within +-gate_clip; infinity: not
   double cell_clip;  // c is; infinity: not
@@ -109,12 +111,21 @@ struct Schedule {
   Index reset_step, reset_row;  // its strides, by row (not position)
 };
 
+// Means and variances by step of what a batch normalization normalizes: W x, U h [steps, R*H] and c [steps, H].
+template <class Real>
+struct Statistics {
+  Real *mean[3], *variance[3];
+  Index steps;
+};
+
 // What only staged cells read (generic/staged_forward.h).
 template <class Real>
 struct StagedInputs {
   const VariantOptions* options;    // of the cells `variant` and `rnn`
   ConstView3<Real> keep_h, keep_c;  // [T,B,P], [T,B,H], 0 to 1: how much a unit keeps of its value before; or data null
   const Real* h_mask;               // [B,P], training only: h times this enters weight_hh; or null
+  Statistics<const Real> running;   // to normalize with, those of the last step serving beyond it; or steps 0
+  Statistics<Real> made;            // where those of the batch go, by forward; or steps 0
 };
 
 template <class Real>

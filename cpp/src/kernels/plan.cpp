@@ -31,6 +31,20 @@ View from_step(View view, Index begin) {
   return view;
 }
 
+// The last step's serve beyond it.
+template <class Real>
+Statistics<Real> from_step(Statistics<Real> statistics, Index begin, Index H) {
+  if (statistics.steps == 0) return statistics;
+  const Index skipped = std::min(begin, statistics.steps - 1);
+  for (int side = 0; side < 3; ++side) {
+    const Index row = side < 2 ? 4 * H : H;
+    statistics.mean[side] += skipped * row;
+    statistics.variance[side] += skipped * row;
+  }
+  statistics.steps -= skipped;
+  return statistics;
+}
+
 // Runs the kernel over the steps of a call or of a piece of it, from c_0 and h_0 as given.
 template <class Real>
 void run_forward(const CellKernels<Real>& kernels, const Packed<Real>& packed, BufferPool<Real>& pool,
@@ -50,7 +64,7 @@ void run_forward(const CellKernels<Real>& kernels, const Packed<Real>& packed, B
   args.gates = call.gates;
   args.tape = tape;
   args.threads = call.threads;
-  args.staged = {&options, call.keep_h, call.keep_c, call.h_mask};
+  args.staged = {&options, call.keep_h, call.keep_c, call.h_mask, call.running, call.made};
   const Buffer<Real> work = pool.acquire(kernels.forward_work_size(size, call.threads));
   args.work = work.data();
   kernels.forward(args);
@@ -94,7 +108,15 @@ std::unique_ptr<RecurrentTape<Real>> RecurrentPlan<Real>::forward(std::int64_t v
   const TargetKernels& target = active_target();
   const CellKernels<Real>& kernels = kernels_of<Real>(target, cell_);
   Rows rows(call.T, call.B, call.lengths, call.resets, call.reset_step, call.reset_row);
-  const RecurrentSizes size{call.T, call.B, I_, H_, P_, rows.count(), call.h_mask != nullptr, options_.layer_norm};
+  const RecurrentSizes size{call.T,
+                            call.B,
+                            I_,
+                            H_,
+                            P_,
+                            rows.count(),
+                            call.h_mask != nullptr,
+                            options_.layer_norm || options_.batch_norm,
+                            options_.batch_norm};
   const auto packed = forward_.get(target, version, kernels.pack_forward_size(I_, H_, P_), *pool_,
                                    [&](Real* out) { kernels.pack_forward(weights, I_, H_, P_, out); });
   if (!training) {
@@ -133,6 +155,8 @@ std::unique_ptr<RecurrentTape<Real>> RecurrentPlan<Real>::forward(std::int64_t v
     piece.cells = from_step(call.cells, begin);
     piece.keep_h = from_step(call.keep_h, begin);
     piece.keep_c = from_step(call.keep_c, begin);
+    piece.running = from_step(call.running, begin, H_);
+    piece.made = from_step(call.made, begin, H_);
     piece.h_0 = n == 0 ? call.h_0 : h.data();
     piece.c_0 = c;
     piece.h_n = end == call.T ? call.h_n : h.data();
@@ -204,6 +228,7 @@ void RecurrentTape<Real>::backward_in_pieces(const RecurrentBackward<Real>& args
     again.x = from_step(args.x, begin);
     again.keep_h = from_step(args.staged.keep_h, begin);
     again.keep_c = from_step(args.staged.keep_c, begin);
+    again.running = from_step(args.staged.running, begin, size_.H);
     again.h_0 = args.h_0;
     if (begin > 0) {
       for (Index b = 0; b < B; ++b)
@@ -225,6 +250,7 @@ void RecurrentTape<Real>::backward_in_pieces(const RecurrentBackward<Real>& args
     piece.dx = from_step(args.dx, begin);
     piece.staged.keep_h = again.keep_h;
     piece.staged.keep_c = again.keep_c;
+    piece.staged.running = again.running;
     // the state's gradient goes from piece to piece through two buffers in turn
     Real* carry = finals + (1 + turn) * both;
     piece.dh_0 = begin > 0 ? carry : args.dh_0;

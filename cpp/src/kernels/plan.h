@@ -48,7 +48,9 @@ struct RecurrentCall {
   Real *h_n, *c_n;
   View3<Real> cells, gates;  // data null: not wanted; gates in training only, without checkpoints
   ConstView3<Real> keep_h, keep_c;
-  const Real* h_mask;  // [B,P] or null; in training only
+  const Real* h_mask;              // [B,P] or null; in training only
+  Statistics<const Real> running;  // of batch normalization; steps 0: those of the batch
+  Statistics<Real> made;           // [T, ...]; or steps 0
   // Training: 0 keeps every gate; otherwise the states every so many steps, from which backward makes the gates again.
   Index checkpoint_steps;
   int threads;

@@ -1,7 +1,7 @@
 // The LSTM cell with what was added to it over time, in any combination: peepholes (Gers, Schraudolph and Schmidhuber
 // 2002), a coupled input and forget gate (Greff et al. 2017), clipping, other functions than sigmoid and tanh, zoneout
-// (Krueger et al. 2017), layer normalization (Ba et al. 2016), whose statistics are generic/normalize.h's. Only values
-// of the functions are kept, so that derivatives are given in terms of them.
+// (Krueger et al. 2017), normalization (Ba et al. 2016, Cooijmans et al. 2017), whose statistics are
+// generic/normalize.h's. Only values of the functions are kept, so that derivatives are given in terms of them.
 #pragma once
 
 namespace {
@@ -26,11 +26,12 @@ struct VariantCell {
     if (e < 3) return d.weight_ch ? d.weight_ch + e * H : nullptr;
     return e == 3 ? d.gain_c : d.bias_c;
   }
+  static bool normalizes_now(const VariantOptions& o) { return o.layer_norm || o.batch_norm; }
   static bool has_unit_params(const StagedInputs<Real>& staged_inputs) {
-    return staged_inputs.options->peepholes || staged_inputs.options->layer_norm;
+    return staged_inputs.options->peepholes || normalizes_now(*staged_inputs.options);
   }
 
-  // gate: pre-activations in, activated gates out; c, h: after the step. With layer_norm h is what is to be normalized,
+  // gate: pre-activations in, activated gates out; c, h: after the step. Normalizing h is what is to be normalized,
   // and `output` makes h.
   LSTMX_INLINE void forward(const VariantOptions* options, Vec (&gate)[gates], const Inputs& in, Vec& c, Vec& h) {
     const VariantOptions& o = *options;
@@ -51,7 +52,7 @@ struct VariantCell {
     gate[3] = value(o, o.gate, gate[3]);
     // 4. and 5. h = o output(c)
     h = c;
-    if (!o.layer_norm) h = output(o, gate[3], c, in);
+    if (!normalizes_now(o)) h = output(o, gate[3], c, in);
     if (in.keeps_c) c = mix(in.keep_c, in.c, c);
   }
 
@@ -64,7 +65,7 @@ struct VariantCell {
     return S::fma(in.unit_param[3], normalized, in.unit_param[4]);
   }
 
-  // before `backward`, with layer_norm: c as `forward` gave it to be normalized
+  // before `backward`, normalizing: c as `forward` gave it to be normalized
   LSTMX_INLINE Vec cell_of(const VariantOptions& o, const Vec (&gate)[gates], const Inputs& in) {
     return new_cell(o, gate, in.c);
   }
@@ -75,13 +76,13 @@ struct VariantCell {
 
   // gate: activated gates in, gradients of the pre-activations out; dc: of c in, of c before out; dh_prev: what reaches
   // h before other than through weight_hh; d_param: of the unit's parameters, by this row; h: what forward made in step
-  // 4. With layer_norm, in.normalized is c's and in.d_normalized the gradient by c through it.
+  // 4. Normalizing, in.normalized is c's and in.d_normalized the gradient by c through it.
   LSTMX_INLINE void backward(const VariantOptions* options, Vec (&gate)[gates], const Inputs& in, Vec dh, Vec& dc,
                              Vec& dh_prev, Vec (&d_param)[unit_params], Vec& h) {
     const VariantOptions& o = *options;
     const Vec i = gate[0], f = gate[1], g = gate[2], out = gate[3];
     const Vec c = new_cell(o, gate, in.c);
-    const Vec value_c = F::apply(o.output, o.layer_norm ? seen_of(in.normalized, in) : c);
+    const Vec value_c = F::apply(o.output, normalizes_now(o) ? seen_of(in.normalized, in) : c);
     const Vec d_seen = seen_back(o, out, value_c, dh, in);
     h = S::mul(out, value_c);
     // 5.
@@ -95,11 +96,11 @@ struct VariantCell {
       dc = S::mul(S::sub(one(), in.keep_c), dc);
     }
     // 4.
-    if (o.layer_norm) {
+    if (normalizes_now(o)) {
       d_param[3] = S::mul(d_seen, in.normalized);
       d_param[4] = d_seen;
     }
-    dc = S::add(dc, o.layer_norm ? in.d_normalized : d_seen);
+    dc = S::add(dc, normalizes_now(o) ? in.d_normalized : d_seen);
     // 3.
     gate[3] = S::mul(S::mul(dh, value_c), slope(o, o.gate, out));
     if (o.peepholes) {

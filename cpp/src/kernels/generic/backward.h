@@ -109,42 +109,66 @@ struct Backward : BackwardFrame<S> {
     if (a.size.P != a.size.H) project_back(k, step, chunk, begin, count);
     if (a.size.normalized) normalized_back(k, step, chunk, part, begin, count);
     k.steps.back(step, chunk, part, begin, count);
-    if (a.size.normalized) products_back(k, step, chunk, begin, count);
+    if (a.size.normalized) products_back(k, step, chunk, part, begin, count);
   }
 
   // the gradient by c through what h sees of it
   static void normalized_back(const Context& k, const Step& step, const Range& chunk, const Part& part, Index begin,
                               Index count) {
+    using N = Normalize<S>;
+    const StagedInputs<Real>& staged = k.a.staged;
     const Index H = k.a.size.H;
+    const Real eps = static_cast<Real>(staged.options->eps);
+    Real *seen = k.seen + begin * k.stride, *d_seen = k.d_seen + begin * k.stride;
     k.steps.seen(step, chunk, part, begin, count);
-    for (Index p = begin; p < begin + count; ++p)
-      k.seen_scales[p] = Normalize<S>::units(k.seen + p * k.stride, H, static_cast<Real>(k.a.staged.options->eps));
+    if (k.a.size.by_batch) {
+      N::for_columns_of_units(H, part, [&](Index unit, Index) {
+        Vec mean, variance;
+        const bool given = N::read_statistics(staged, 2, step.t, H, unit, 0, mean, variance);
+        S::store(k.seen_scales + unit, N::columns(seen + unit, k.stride, count, given, mean, variance, eps));
+      });
+    } else {
+      for (Index i = 0; i < count; ++i) k.seen_scales[begin + i] = N::units(seen + i * k.stride, H, eps);
+    }
     k.steps.seen_back(step, chunk, part, begin, count);
-    for (Index p = begin; p < begin + count; ++p)
-      Normalize<S>::units_back(k.d_seen + p * k.stride, k.seen + p * k.stride, H, k.seen_scales[p]);
+    if (k.a.size.by_batch) {
+      N::for_columns_of_units(H, part, [&](Index unit, Index) {
+        N::columns_back(d_seen + unit, S::set(1), seen + unit, d_seen + unit, k.stride, count, staged.running.steps > 0,
+                        S::load(k.seen_scales + unit));
+      });
+    } else {
+      for (Index i = 0; i < count; ++i)
+        N::units_back(d_seen + i * k.stride, seen + i * k.stride, H, k.seen_scales[begin + i]);
+    }
   }
 
   // the gates' gradients become those of both products, and of the gains
-  static void products_back(const Context& k, const Step& step, const Range& chunk, Index begin, Index count) {
+  static void products_back(const Context& k, const Step& step, const Range& chunk, const Part& part, Index begin,
+                            Index count) {
+    using N = Normalize<S>;
     const Schedule& s = k.a.schedule;
     const Index H = k.a.size.H, rows = k.a.size.rows, all = s.first[chunk.end] - s.first[chunk.begin];
+    const Index row = s.first[step.t] + begin, in_chunk = row - s.first[chunk.begin], plane = G * L::padded(H);
     Real* sides[2] = {k.gates_x, k.gates_h};
     const Real* gains[2] = {k.gain_ih, k.gain_hh};
-    Normalize<S>::for_groups(count, [&](Index first, Index group) {
-      const Index row = s.first[step.t] + begin + first;
-      for (int side = 0; side < 2; ++side) {
-        Real *n = sides[side], *plane = k.gain_planes[side];
-        for (Index r = row; r < row + group; ++r) {
-          const Index in_chunk = r - s.first[chunk.begin];
-          Normalize<S>::for_vectors(H, rows, r, [&](Index at, Index unit, int index, bool wide) {
-            const Index block = unit - index * W, to = block * all + in_chunk * (wide ? PW : QW) + index * W;
-            S::store(plane + to, S::mul(S::load(k.gates + at), S::load(n + at)));
-          });
+    for (int side = 0; side < 2; ++side) {
+      Real* n = sides[side];
+      N::for_columns_of_gates(H, part, rows, row, [&](Index at, Index distance, Index by_unit, int index, Index unit) {
+        Real* to = k.gain_planes[side] + G * unit * all + in_chunk * distance + index * W;
+        for (Index r = 0; r < count; ++r) {
+          const Index here = at + r * distance;
+          S::store(to + r * distance, S::mul(S::load(k.gates + here), S::load(n + here)));
         }
-        Normalize<S>::gates_back(k.gates, n, H, rows, row, group, gains[side],
-                                 [&](Index i) { return k.scales + (row + i) * 2 * G + side * G; });
-      }
-    });
+        if (!k.a.size.by_batch) return;
+        N::columns_back(k.gates + at, S::load(gains[side] + by_unit), n + at, n + at, distance, count,
+                        k.a.staged.running.steps > 0, S::load(k.scales + (2 * step.t + side) * plane + by_unit));
+      });
+      if (k.a.size.by_batch) continue;
+      N::for_groups(count, [&](Index first, Index group) {
+        N::gates_back(k.gates, n, H, rows, row + first, group, gains[side],
+                      [&](Index i) { return k.scales + (row + first + i) * 2 * G + side * G; });
+      });
+    }
   }
 
   // dh of the projected h, kept for the gradient of the projection, and from it that of what was projected

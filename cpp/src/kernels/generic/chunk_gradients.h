@@ -34,7 +34,7 @@ struct BackwardFrame : Layout<S> {
                  (packs_features(n) ? row_block * (n.I + n.P) : 0);
     if (cell.staged) size += stride * n.B + cell.unit_params * (stride + plane_size(n));
     if (n.P != n.H) size += stride * n.B + 2 * (chunk_rows(n) * stride);
-    if (n.normalized) size += 2 * stride * n.B + n.B + 2 * G * (L::padded(n.H) + plane_size(n));
+    if (n.normalized) size += 2 * stride * n.B + (n.by_batch ? stride : n.B) + 2 * G * (L::padded(n.H) + plane_size(n));
     return size;
   }
 
@@ -155,7 +155,7 @@ struct BackwardFrame : Layout<S> {
     if (n.normalized) {
       k.seen = take(k.stride * n.B);
       k.d_seen = take(k.stride * n.B);
-      k.seen_scales = take(n.B);
+      k.seen_scales = take(n.by_batch ? k.stride : n.B);
       for (Real*& plane : k.gain_planes) plane = take(G * plane_size(n));
       for (Real*& sums : k.d_gains) sums = take(G * L::padded(n.H));
     }

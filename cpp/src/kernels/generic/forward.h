@@ -32,7 +32,8 @@ struct ForwardFrame : Layout<S> {
 
   // of a step that normalizes: c, the products with x and with h, and 1 / the deviations of both
   static Index normalizing_size(const RecurrentSizes& n) {
-    return n.normalized ? n.B * (L::vectors(n.H) * W + 2 * G * L::padded(n.H) + 2 * G) : 0;
+    const Index scales = n.by_batch ? 2 * G * L::padded(n.H) : 2 * G * n.B;
+    return n.normalized ? n.B * (L::vectors(n.H) * W + 2 * G * L::padded(n.H)) + scales : 0;
   }
 
   // of a staged cell before a projection: for each position
@@ -68,7 +69,7 @@ struct ForwardFrame : Layout<S> {
     Real* outputs;          // [B][H in whole vectors], what is to be projected
     Real* masked;           // the tape's, by row [P]; or null
     Real* products[2];      // with x and with h, to be normalized: as gates
-    Real* scales;           // 1 / the deviations of both, by row [2][G]
+    Real* scales;           // 1 / the deviations of both, by row [2][G] or by step of the tape [2][G * H]
     Real* seen;             // [B][H in whole vectors], the normalized c
     const Real **x, **h;    // [B] by position: rows of the step
     const Real** entering;  // what of h enters weight_hh, in a staged step

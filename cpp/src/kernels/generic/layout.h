@@ -105,8 +105,11 @@ struct Layout {
 
   static Index tape_cells(const RecurrentSizes& n) { return padded(n.H) * (n.B + n.rows); }
   static Index tape_gates(const RecurrentSizes& n) { return G * padded(n.H) * n.rows; }
-  // the normalized products with x and with h, as gates; 1 / the deviations of both, by row [2][G]
-  static Index normalized_size(const RecurrentSizes& n) { return 2 * tape_gates(n) + 2 * G * n.rows; }
+  // the normalized products with x and with h, as gates; 1 / the deviations of both, by row [2][G] or by step [2][G *
+  // H]
+  static Index normalized_size(const RecurrentSizes& n) {
+    return 2 * tape_gates(n) + (n.by_batch ? 2 * G * padded(n.H) * n.T : 2 * G * n.rows);
+  }
   static Real* normalized_of(const RecurrentSizes& n, Real* tape) {
     return tape + tape_gates(n) + tape_cells(n) + (n.masked ? n.rows * n.P : 0);
   }
@@ -268,6 +271,7 @@ struct Layout {
   // Steps of a few rows are bound by the weights that they read: then the hidden units are split, and the threads meet
   // after each step. Otherwise the positions are split, and each thread goes through time alone.
   static bool splits_units(const RecurrentSizes& n, int threads) {
+    if (n.by_batch) return true;                   // it reads all rows of a unit
     if (n.P != n.H || n.normalized) return false;  // a projection, or a mean, reads all units of a row
     const Index weights = G * n.H * (n.I + n.P);
     return n.B < 4 * threads || (weights > l2_size && n.B < 32 * threads);
@@ -275,6 +279,7 @@ struct Layout {
 
   // `groups`: of vectors of hidden units that stay together
   static int team_size_of(const RecurrentSizes& n, int threads, Index groups, double passes) {
+    if (n.by_batch && n.P != n.H) return 1;  // nothing is left to split
     const double madds = passes * double(n.rows) * G * n.H * (n.I + n.P);
     return team_size(threads, madds, splits_units(n, threads) ? groups : row_groups(n));
   }

@@ -1,6 +1,7 @@
-// Layer normalization inside the recurrence (Ba, Kiros and Hinton 2016): of the products with x and with h, gate by
-// gate over a row's units, and of c, over a row's units. Each comes out with mean 0 and variance 1; gains and biases
-// are applied by whoever reads them. A statistic takes two passes: the mean, then the squares of what is left.
+// Normalization inside the recurrence, of the products with x and with h and of c: over a row's units, gate by gate
+// (layer normalization, Ba, Kiros and Hinton 2016), or over the rows of a step (batch normalization, Cooijmans et al.
+// 2017). Each comes out with mean 0 and variance 1; gains and biases are applied by whoever reads them. A statistic
+// takes two passes: the mean, then the squares of what is left.
 #pragma once
 
 namespace {
@@ -160,7 +161,107 @@ struct Normalize : Layout<S> {
     });
   }
 
+  // ---- over rows
+
+  // W columns of `count` rows, `distance` apart, become normalized: with the statistics given, or with their own, which
+  // are written there. Returns 1 / their deviations.
+  LSTMX_INLINE Vec columns(Real* first, Index distance, Index count, bool given, Vec& mean, Vec& variance, Real eps) {
+    const auto mean_of_rows = [&](const auto& value) {
+      Vec sum = S::set(0);
+      for (Index r = 0; r < count; ++r) sum = S::add(sum, value(S::load(first + r * distance)));
+      return S::div(sum, S::set(static_cast<Real>(count)));
+    };
+    if (!given) {
+      mean = mean_of_rows([](Vec x) { return x; });
+      variance = mean_of_rows([&](Vec x) { return S::mul(S::sub(x, mean), S::sub(x, mean)); });
+    }
+    const Vec scale = S::div(S::set(1), S::sqrt(S::add(variance, S::set(eps))));
+    for (Index r = 0; r < count; ++r) {
+      Real* x = first + r * distance;
+      S::store(x, S::mul(S::sub(S::load(x), mean), scale));
+    }
+    return scale;
+  }
+
+  // `to` (d or n itself): the gradient by the columns that became n, d being that by gain * n.
+  LSTMX_INLINE void columns_back(const Real* d, Vec gain, const Real* n, Real* to, Index distance, Index count,
+                                 bool given, Vec scale) {
+    Vec mean = S::set(0), along = mean;
+    for (Index r = 0; !given && r < count; ++r) {
+      const Vec scaled = S::mul(S::load(d + r * distance), gain);
+      mean = S::add(mean, scaled);
+      along = S::fma(scaled, S::load(n + r * distance), along);
+    }
+    mean = S::div(mean, S::set(static_cast<Real>(count)));
+    along = S::div(along, S::set(static_cast<Real>(count)));
+    for (Index r = 0; r < count; ++r) {
+      const Vec rest = S::sub(S::mul(S::load(d + r * distance), gain), mean);
+      S::store(to + r * distance, S::mul(S::fnma(S::load(n + r * distance), along, rest), scale));
+    }
+  }
+
+  // body(offset in a plane, distance of rows, offset by gate and unit, index, unit) for the vectors of the gates of the
+  // part's units
+  template <class Body>
+  LSTMX_INLINE void for_columns_of_gates(Index H, const Part& part, Index rows, Index row, const Body& body) {
+    L::for_pieces(H, part.vectors, [&](Index unit, Index, Index) {
+      const bool wide = is_wide(H, unit);
+      const Index distance = wide ? PW : QW;
+      for (int v = 0; v < (wide ? G : L::quad_vectors); ++v)
+        body(G * unit * rows + row * distance + v * W, distance, G * unit + v * W, v, unit);
+    });
+  }
+
+  // a vector of statistics, from and to an array [G * H]
+  static Vec read_gates(const Real* from, Index H, Index unit, int index) {
+    Real lanes[W];
+    for (Index l = 0; l < W; ++l) {
+      const Index at = gate_row(H, unit, index, l);
+      lanes[l] = at < 0 ? Real(0) : from[at];
+    }
+    return S::load(lanes);
+  }
+  static void write_gates(Real* to, Vec v, Index H, Index unit, int index) {
+    Real lanes[W];
+    S::store(lanes, v);
+    for (Index l = 0; l < W; ++l) {
+      const Index at = gate_row(H, unit, index, l);
+      if (at >= 0) to[at] = lanes[l];
+    }
+  }
+
+  // body(first unit, valid units) for the vectors of the part's units, in dense rows
+  template <class Body>
+  LSTMX_INLINE void for_columns_of_units(Index H, const Part& part, const Body& body) {
+    for (Index v = part.vectors.begin; v < part.vectors.end; ++v) body(v * W, H - v * W < W ? H - v * W : W);
+  }
+
+  // running statistics at a step: of gates, of c; false: there are none
+  static bool read_statistics(const StagedInputs<Real>& staged, int side, Index t, Index H, Index unit, int index,
+                              Vec& mean, Vec& variance) {
+    mean = variance = S::set(0);
+    if (staged.running.steps == 0) return false;
+    const Index s = t < staged.running.steps ? t : staged.running.steps - 1;
+    if (side < 2) {
+      mean = read_gates(staged.running.mean[side] + s * G * H, H, unit, index);
+      variance = read_gates(staged.running.variance[side] + s * G * H, H, unit, index);
+    } else {
+      const Index lanes = H - unit < W ? H - unit : W;
+      mean = load_lanes<S>(staged.running.mean[2] + s * H + unit, lanes);
+      variance = load_lanes<S>(staged.running.variance[2] + s * H + unit, lanes);
+    }
+    return true;
+  }
+
  private:
+  static bool is_wide(Index H, Index unit) { return unit < H / W * W; }
+
+  // where a lane of a vector of gates is in an array [G * H]; -1: it is no unit's
+  static Index gate_row(Index H, Index unit, int index, Index lane) {
+    const Index at = index * W + lane, width = is_wide(H, unit) ? W : 4, of_unit = unit + at % width;
+    return of_unit < H ? at / width * H + of_unit : -1;
+  }
+
   LSTMX_INLINE Real sum_of_lanes(Vec v) {
     Real lanes[W];
     S::store(lanes, v);

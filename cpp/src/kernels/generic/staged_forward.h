@@ -33,15 +33,18 @@ struct StagedForward : ForwardFrame<S> {
     if (a.size.normalized) {
       multiply(k, {k.products[0], true, false, false}, row, count);
       multiply(k, {k.products[1], false, true, false}, row, count);
+      if (a.size.by_batch) {
+        normalize_batch(k, t, training ? t : 0, row, count);
+      } else {
+        normalize_rows(k, row, count);
+      }
       add_normalized(k, row, count);
     } else {
       multiply(k, {k.gates, !k.hoisted, true, true}, row, count);
     }
     k.apply(k, t, row, count, before + first, after + first);
     if (a.size.normalized) {
-      const Real eps = static_cast<Real>(a.staged.options->eps);
-      for (Index p = first; p < first + count; ++p)
-        Normalize<S>::units(k.seen + p * L::vectors(a.size.H) * W, a.size.H, eps);
+      normalize_cells(k, t, first, count);
       k.apply_output(k, t, row, count, before + first, after + first);
     }
     if (a.size.P != a.size.H) project_outputs(k, t, count);
@@ -109,25 +112,78 @@ struct StagedForward : ForwardFrame<S> {
     });
   }
 
-  // both products become normalized, and gates = bias + the sum of them times their gains
-  static void add_normalized(const Context& k, Index row, Index count) {
-    const RecurrentForward<Real>& a = k.a;
-    const Index H = a.size.H, plane = G * L::padded(H);
-    const Real eps = static_cast<Real>(a.staged.options->eps);
-    const Real* bias = a.packed + L::forward_panels(a.size.I, H, a.size.P) + L::unit_params_size(*k.cell, H);
-    const Real *gain_ih = bias + plane, *gain_hh = gain_ih + plane, *valid = gain_hh + plane;
+  static const Real* gate_params(const Context& k) {
+    const RecurrentSizes& n = k.a.size;
+    return k.a.packed + L::forward_panels(n.I, n.H, n.P) + L::unit_params_size(*k.cell, n.H);
+  }
+
+  // both products become normalized, over the units of each row
+  static void normalize_rows(const Context& k, Index row, Index count) {
     using N = Normalize<S>;
+    const Index H = k.a.size.H;
+    const Real eps = static_cast<Real>(k.a.staged.options->eps);
+    const Real* valid = gate_params(k) + 3 * G * L::padded(H);
     N::for_groups(count, [&](Index first, Index rows) {
-      Real *x = k.products[0], *h = k.products[1], *scales = k.scales + (row + first) * 2 * G;
-      N::gates(x, H, k.gate_rows, row + first, rows, valid, eps, [&](Index i) { return scales + i * 2 * G; });
-      N::gates(h, H, k.gate_rows, row + first, rows, valid, eps, [&](Index i) { return scales + i * 2 * G + G; });
-      for (Index r = row + first; r < row + first + rows; ++r) {
-        N::for_vectors(H, k.gate_rows, r, [&](Index at, Index unit, int, bool) {
-          const Vec with_h = S::fma(S::load(h + at), S::load(gain_hh + unit), S::load(bias + unit));
-          S::store(k.gates + at, S::fma(S::load(x + at), S::load(gain_ih + unit), with_h));
-        });
+      Real* scales = k.scales + (row + first) * 2 * G;
+      for (int side = 0; side < 2; ++side) {
+        N::gates(k.products[side], H, k.gate_rows, row + first, rows, valid, eps,
+                 [&](Index i) { return scales + i * 2 * G + side * G; });
       }
     });
+  }
+
+  // the same over the rows of step t; `to`: where its deviations go
+  static void normalize_batch(const Context& k, Index t, Index to, Index row, Index count) {
+    using N = Normalize<S>;
+    const StagedInputs<Real>& staged = k.a.staged;
+    const Index H = k.a.size.H, plane = G * L::padded(H);
+    const Real eps = static_cast<Real>(staged.options->eps);
+    for (int side = 0; side < 2; ++side) {
+      Real* scales = k.scales + (2 * to + side) * plane;
+      N::for_columns_of_gates(
+          H, k.part, k.gate_rows, row, [&](Index at, Index distance, Index by_unit, int index, Index unit) {
+            Vec mean, variance;
+            const bool given = N::read_statistics(staged, side, t, H, unit, index, mean, variance);
+            S::store(scales + by_unit, N::columns(k.products[side] + at, distance, count, given, mean, variance, eps));
+            if (staged.made.steps <= t) return;
+            N::write_gates(staged.made.mean[side] + t * G * H, mean, H, unit, index);
+            N::write_gates(staged.made.variance[side] + t * G * H, variance, H, unit, index);
+          });
+    }
+  }
+
+  // c as h sees it
+  static void normalize_cells(const Context& k, Index t, Index first, Index count) {
+    using N = Normalize<S>;
+    const StagedInputs<Real>& staged = k.a.staged;
+    const Index H = k.a.size.H, stride = L::vectors(H) * W;
+    const Real eps = static_cast<Real>(staged.options->eps);
+    if (!k.a.size.by_batch) {
+      for (Index p = first; p < first + count; ++p) N::units(k.seen + p * stride, H, eps);
+      return;
+    }
+    N::for_columns_of_units(H, k.part, [&](Index unit, Index lanes) {
+      Vec mean, variance;
+      const bool given = N::read_statistics(staged, 2, t, H, unit, 0, mean, variance);
+      N::columns(k.seen + first * stride + unit, stride, count, given, mean, variance, eps);
+      if (staged.made.steps <= t) return;
+      store_lanes<S>(staged.made.mean[2] + t * H + unit, mean, lanes);
+      store_lanes<S>(staged.made.variance[2] + t * H + unit, variance, lanes);
+    });
+  }
+
+  // gates = bias + the sum of both normalized products times their gains
+  static void add_normalized(const Context& k, Index row, Index count) {
+    const Index H = k.a.size.H, plane = G * L::padded(H);
+    const Real *bias = gate_params(k), *gain_ih = bias + plane, *gain_hh = gain_ih + plane;
+    const Real *x = k.products[0], *h = k.products[1];
+    Normalize<S>::for_columns_of_gates(
+        H, k.part, k.gate_rows, row, [&](Index at, Index distance, Index unit, int, Index) {
+          for (Index r = 0; r < count; ++r, at += distance) {
+            const Vec with_h = S::fma(S::load(h + at), S::load(gain_hh + unit), S::load(bias + unit));
+            S::store(k.gates + at, S::fma(S::load(x + at), S::load(gain_ih + unit), with_h));
+          }
+        });
   }
 
   // y = weight_hr outputs, or what zoneout makes of it
