@@ -15,6 +15,7 @@ import numpy as np
 from lstmx import _core
 from lstmx._checks import FloatArray, check_bool, check_float, check_int
 from lstmx._inputs import Spans
+from lstmx.layers import statistics
 from lstmx.layers.arena import Arena, Shape
 from lstmx.layers.module import Backward
 from lstmx.layers.record import Record
@@ -27,9 +28,6 @@ _NONE = (None, None)
 Activation: TypeAlias = str | tuple[str, float | None, float | None]
 
 _ACTIVATIONS: tuple[Activation, Activation, Activation] = ("sigmoid", "tanh", "tanh")
-
-
-_GAINS = {"gain_ih": 1, "gain_hh": 1, "gain_c": 1, "bias_c": 0}  # of layer normalization, as they start
 
 
 class LSTM(Recurrent):
@@ -76,6 +74,12 @@ class LSTM(Recurrent):
             times the gains `gain_ih [4H]`, `gain_hh [4H]` and `gain_c [H]`, which start at 1, and plus
             `bias_c [H]`, which starts at 0 (Ba, Kiros and Hinton 2016, equations 20 to 22; the c that is
             carried is not normalized).
+        batch_norm_steps: None, or the number of steps that have statistics of their own where the same three
+            are normalized over the rows of the batch instead, step by step (Cooijmans et al. 2017): in
+            `forward` with those of the batch's rows, in calls of the layer with running ones, which are
+            `buffers` (`running_mean_ih_lk [steps, 4H]` and so on; momentum 0.1, unbiased variances). Beyond
+            these steps the last one's serve. Steps are counted from the beginning of the call, so that such a
+            layer has no `stream`. Gains start at 0.1.
         gate_clip: None, or what the sums in i, f, g and o are clipped to, [-gate_clip, gate_clip]. Beyond it
             passes no gradient.
         cell_clip: None, or what c' is clipped to, before the output reads it; likewise.
@@ -214,6 +218,7 @@ class LSTM(Recurrent):
         peephole: bool = False,
         coupled: bool = False,
         layer_norm: bool = False,
+        batch_norm_steps: int | None = None,
         gate_clip: float | None = None,
         cell_clip: float | None = None,
         activations: Sequence[Activation] = _ACTIVATIONS,
@@ -242,6 +247,7 @@ class LSTM(Recurrent):
             peephole=peephole,
             coupled=coupled,
             layer_norm=layer_norm,
+            batch_norm_steps=batch_norm_steps,
             gate_clip=gate_clip,
             cell_clip=cell_clip,
             activations=activations,
@@ -270,6 +276,7 @@ class LSTM(Recurrent):
         peephole: Any = False,
         coupled: Any = False,
         layer_norm: Any = False,
+        batch_norm_steps: Any = None,
         gate_clip: Any = None,
         cell_clip: Any = None,
         activations: Any = _ACTIVATIONS,
@@ -288,6 +295,13 @@ class LSTM(Recurrent):
         self.peephole = check_bool("peephole", peephole)
         self.coupled = check_bool("coupled", coupled)
         self.layer_norm = check_bool("layer_norm", layer_norm)
+        self.batch_norm_steps: int | None = None
+        if batch_norm_steps is not None:
+            self.batch_norm_steps = check_int("batch_norm_steps", batch_norm_steps, minimum=1)
+            if self.layer_norm:
+                raise ValueError(
+                    f"batch_norm_steps: expected None with layer_norm=True, got {batch_norm_steps}"
+                )
         self.gate_clip = _check_clip("gate_clip", gate_clip)
         self.cell_clip = _check_clip("cell_clip", cell_clip)
         self.activations = _check_activations(activations)
@@ -306,7 +320,7 @@ class LSTM(Recurrent):
     def _is_plain(self) -> bool:
         """Whether the cell is PyTorch's, with nothing more."""
         options = self.proj_size, self.peephole, self.coupled, self.layer_norm, self.gate_clip, self.cell_clip
-        return not any((*options, self._drops)) and self.activations == _ACTIVATIONS
+        return not any((*options, self.batch_norm_steps, self._drops)) and self.activations == _ACTIVATIONS
 
     def _plan(self, width: int, hidden: int) -> _core.LstmPlan:
         if self._is_plain:
@@ -321,6 +335,7 @@ class LSTM(Recurrent):
             coupled=self.coupled,
             peepholes=self.peephole,
             layer_norm=self.layer_norm,
+            batch_norm=self.batch_norm_steps is not None,
             **{name: option for name, option in options.items() if option is not None},
         )
 
@@ -329,14 +344,34 @@ class LSTM(Recurrent):
             yield "weight_hr", (self.proj_size, hidden)
         if self.peephole:
             yield "weight_ch", (3 * hidden,)
-        if self.layer_norm:
+        if self.layer_norm or self.batch_norm_steps is not None:
             yield from (("gain_ih", (4 * hidden,)), ("gain_hh", (4 * hidden,)))
             yield from (("gain_c", (hidden,)), ("bias_c", (hidden,)))
 
-    def _fill(self, kind: str, hidden: int, view: FloatArray, rng: np.random.Generator) -> None:
-        if kind in _GAINS:
-            view[...] = _GAINS[kind]
+    def _buffer_shapes(self) -> Iterator[tuple[str, Shape]]:
+        if self.batch_norm_steps is None:
             return
+        for layer in range(self.num_layers):
+            for suffix in self._suffixes(layer):
+                for name, shape in statistics.shapes(self.batch_norm_steps, self._sizes(layer)[1]):
+                    yield f"{name}_{suffix}", shape
+
+    def _statistics(self, index: int, d: int) -> list[FloatArray] | None:
+        if self.batch_norm_steps is None:
+            return None
+        return [self._buffers[f"{name}_{self._suffixes(index)[d]}"] for name in statistics.NAMES]
+
+    def _stream_obstacle(self) -> str | None:
+        if self.batch_norm_steps is not None:
+            return f"{self!r}, whose statistics count the steps of a call"
+        return super()._stream_obstacle()
+
+    def _fill(self, kind: str, hidden: int, view: FloatArray, rng: np.random.Generator) -> None:
+        if kind.startswith(("gain", "running_var")):
+            view[...] = 0.1 if kind.startswith("gain") and self.batch_norm_steps is not None else 1
+            return
+        if kind == "bias_c" or kind.startswith("running_mean"):
+            return  # they are 0
         super()._fill(kind, hidden, view, rng)
         if kind == "bias_ih":
             view[hidden : 2 * hidden] += self.forget_bias

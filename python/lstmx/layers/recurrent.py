@@ -140,6 +140,10 @@ class Recurrent(Module):
         """Yield what a cell has besides weights and biases: `weight_hr` or `weight_ch`."""
         yield from ()
 
+    def _statistics(self, index: int, d: int) -> list[FloatArray] | None:
+        """Return the running statistics of direction d of a layer that normalizes over the batch."""
+        return None
+
     # --- parameters -----------------------------------------------------------------------------------------
 
     def _sizes(self, layer: int) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ import numpy as np
 from lstmx import _core
 from lstmx._checks import FloatArray
 from lstmx._inputs import Spans, as_floats
+from lstmx.layers import statistics
 from lstmx.layers.arena import Arena, Shape
 from lstmx.layers.connection import Connection
 from lstmx.layers.direction import Direction, directions
@@ -134,9 +135,14 @@ def run(
                 weights, weight_mask = _dropped(lstm, weights)
                 weight_masks.append(weight_mask)
             masks.append({} if lstm._drops is None else lstm._drops.masks(shape[0], h_n[k], c_n[k], rng))
+            running = lstm._statistics(index, k % len(ways))
+            if running is not None and not training:
+                masks[-1] = masks[-1] | {"running": running}
             source, room = (inputs, part) if way.order is None else (way.read(inputs), way.room(part))
             lengths, resets, _ = way
             recorded = {} if record is None else record.rooms(index, k % len(ways), way)
+            if running is not None and training:
+                recorded = recorded | {"made": statistics.room_for(running, shape[0])}
             tapes.append(
                 cell.plan.forward(
                     *(cell_version, *weights, source, h, c, lengths, resets),
@@ -146,6 +152,8 @@ def run(
             )
             if room is not part:
                 way.deliver(room, part)
+            if running is not None and training:
+                statistics.update(running, recorded["made"], lengths, shape[1])
             if record is not None:
                 record.deliver(index, k % len(ways), way, recorded)
             k += 1

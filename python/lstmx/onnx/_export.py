@@ -243,6 +243,7 @@ def _check_options(name: str, layer: Recurrent) -> None:
         "proj_size": 0,
         "cell_clip": None,
         "layer_norm": False,
+        "batch_norm_steps": None,
         "zoneout": 0.0,
     }
     for option, wanted in alone.items():
