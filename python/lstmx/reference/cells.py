@@ -8,6 +8,7 @@ row: the loop sums them over the rows and steps that count.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeAlias
@@ -42,7 +43,7 @@ class CellGradients(NamedTuple):
     d_params: dict[str, Array]  # by the cell's parameters, each [B, ...]: the share of every row
 
 
-class CellSpec:
+class CellSpec(ABC):
     """A recurrent cell; subclasses say what it computes.
 
     Attributes:
@@ -64,13 +65,13 @@ class CellSpec:
         """The size of each parameter besides the weights, in units of H."""
         return {"bias_ih": self.gates, "bias_hh": self.gates}
 
+    @abstractmethod
     def forward(self, step: Step, from_x: Array, from_h: Array, state: State) -> tuple[State, Saved]:
         """One step: the new state from x W' and h R', both [B, G], and the state before."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, step: Step, saved: Saved, d_state: State) -> CellGradients:
         """The same step undone, `d_state` being the whole gradient that reaches the new state."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

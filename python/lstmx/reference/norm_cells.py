@@ -7,6 +7,7 @@ products, the biases are added after; c is seen by its activation as gain_c * no
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -38,13 +39,13 @@ class NormLstmCell(LstmCell):
         """Those of the plain cell, gains, and the bias of c."""
         return super().parameters | {"gain_ih": 4, "gain_hh": 4, "gain_c": 1, "bias_c": 1}
 
+    @abstractmethod
     def standardize(self, step: Step, name: str, v: Array) -> _Normalized:
         """V with mean 0 and variance 1 in whatever sense the cell has it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def standardize_backward(self, step: Step, saved: _Normalized, dn: Array) -> Array:
         """The same undone."""
-        raise NotImplementedError
 
     def normalize(self, step: Step, name: str, v: Array) -> tuple[Array, Any]:
         """Standardize, scale and, for c, shift."""

@@ -186,26 +186,9 @@ struct Backward : BackwardFrame<S> {
         to[j] *= 1.0f - keep[j];
       }
     }
-    for_column_groups<S>(a.size.H, [&](Index column, Index vectors, Index) {
-      with_constant(vectors, [&]<int V>() {
-        ProductTile<Real> tile;
-        tile.operand[0].segment = 0;
-        tile.operand[0].depth = P;
-        tile.operand[0].count = 1;
-        tile.operand[1].count = 0;
-        tile.init = nullptr;
-        tile.goes_on = false;
-        tile.panel = k.projection + column * P;
-        tile.c_vector = tile.lanes = W;
-        for_tiles(0, count, S::tile_rows[V], [&](Index r, Index m) {
-          for (Index i = 0; i < m; ++i) {
-            tile.operand[0].row[i] = rows + (r + i) * k.stride;
-            tile.c[i] = k.d_outputs + (begin + r + i) * k.stride + column;
-          }
-          run_product<S, V, S::tile_rows[V], 0, 0>(m, tile);
-        });
-      });
-    });
+    multiply_rows<S>(
+        0, count, P, k.projection, nullptr, a.size.H, [&](Index r) { return rows + r * k.stride; },
+        [&](Index r) { return k.d_outputs + (begin + r) * k.stride; });
   }
 
   static void initial_gradients(const Context& k, const Part& part) {

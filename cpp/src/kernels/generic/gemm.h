@@ -108,11 +108,6 @@ template <class Real>
 struct Operand {
   const Real* row[most_tile_rows];
   Index segment, depth, count;
-
-  // rows m numbers apart
-  LSTMX_INLINE void set_rows(Operand& to, const Real* first, Index distance, Index rows) {
-    for (Index m = 0; m < rows; ++m) to.row[m] = first + m * distance;
-  }
 };
 
 // acc += operand * panel; returns the panel's end. With a distance, only the first row is looked at and the others
@@ -283,6 +278,34 @@ LSTMX_INLINE void with_constant(Index n, const Body& body) {
     default:
       return body.template operator()<4>();
   }
+}
+
+// For the rows [begin, end): to(r)[columns] = init + from(r)[depth] * packed, as pack_columns or pack_transposed by
+// groups of columns left it; init: whole vectors, or null for zeros.
+template <class S, class From, class To>
+LSTMX_INLINE void multiply_rows(Index begin, Index end, Index depth, const RealOf<S>* packed, const RealOf<S>* init,
+                                Index columns, const From& from, const To& to) {
+  for_column_groups<S>(columns, [&](Index first, Index vectors, Index lanes) {
+    with_constant(vectors, [&]<int V>() {
+      ProductTile<RealOf<S>> tile;
+      tile.operand[0].segment = 0;
+      tile.operand[0].depth = depth;
+      tile.operand[0].count = 1;
+      tile.operand[1].count = 0;
+      tile.panel = packed + first * depth;
+      tile.init = init ? init + first : nullptr;
+      tile.goes_on = false;
+      tile.c_vector = S::width;
+      tile.lanes = lanes;
+      for_tiles(begin, end, S::tile_rows[V], [&](Index r, Index m) {
+        for (Index i = 0; i < m; ++i) {
+          tile.operand[0].row[i] = from(r + i);
+          tile.c[i] = to(r + i) + first;
+        }
+        run_product<S, V, S::tile_rows[V], 0, 0>(m, tile);
+      });
+    });
+  });
 }
 
 // [0, count) in blocks of row_block: body(first, rows)

@@ -41,25 +41,9 @@ struct Linear {
       return with_constant(columns,
                            [&]<int n>() { narrow_product<n>(a, a_row, depth, packed, init, c, c_row, share); });
     }
-    for_column_groups<S>(columns, [&](Index first, Index vectors, Index lanes) {
-      with_constant(vectors, [&]<int V>() {
-        ProductTile<Real> tile;
-        tile.operand[0].segment = 0;
-        tile.operand[0].depth = depth;
-        tile.operand[0].count = 1;
-        tile.operand[1].count = 0;
-        tile.panel = packed + first * depth;
-        tile.init = init ? init + first : nullptr;
-        tile.goes_on = false;
-        tile.c_vector = W;
-        tile.lanes = lanes;
-        for_tiles(share.begin, share.end, S::tile_rows[V], [&](Index r, Index m) {
-          Operand<Real>::set_rows(tile.operand[0], a + r * a_row, a_row, m);
-          for (Index i = 0; i < m; ++i) tile.c[i] = c + (r + i) * c_row + first;
-          run_product<S, V, S::tile_rows[V], 0, 0>(m, tile);
-        });
-      });
-    });
+    multiply_rows<S>(
+        share.begin, share.end, depth, packed, init, columns, [&](Index r) { return a + r * a_row; },
+        [&](Index r) { return c + r * c_row; });
   }
 
   // The same for a few columns, which would waste most lanes: rows are in the lanes instead. The same chains, so the

@@ -191,27 +191,9 @@ struct StagedForward : ForwardFrame<S> {
     const RecurrentForward<Real>& a = k.a;
     const Index I = a.size.I, H = a.size.H, P = a.size.P, first = k.part.positions.begin;
     const Real* panel = a.packed + L::forward_panels(I, H, P) + L::params_size(*k.cell, H);
-    for_column_groups<S>(P, [&](Index column, Index vectors, Index lanes) {
-      with_constant(vectors, [&]<int V>() {
-        ProductTile<Real> tile;
-        tile.operand[0].segment = 0;
-        tile.operand[0].depth = H;
-        tile.operand[0].count = 1;
-        tile.operand[1].count = 0;
-        tile.init = nullptr;
-        tile.goes_on = false;
-        tile.panel = panel + column * H;
-        tile.c_vector = W;
-        tile.lanes = lanes;
-        for_tiles(first, first + count, S::tile_rows[V], [&](Index p, Index m) {
-          for (Index i = 0; i < m; ++i) {
-            tile.operand[0].row[i] = k.outputs + (p + i) * L::vectors(H) * W;
-            tile.c[i] = k.y[p + i] + column;
-          }
-          run_product<S, V, S::tile_rows[V], 0, 0>(m, tile);
-        });
-      });
-    });
+    multiply_rows<S>(
+        first, first + count, H, panel, nullptr, P, [&](Index p) { return k.outputs + p * L::vectors(H) * W; },
+        [&](Index p) { return k.y[p]; });
     const ConstView3<Real>& keep = a.staged.keep_h;
     for (Index p = first; keep.data && p < first + count; ++p) {
       const Real* kept = keep.data + t * keep.step + a.schedule.order[p] * keep.row;
