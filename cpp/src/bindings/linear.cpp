@@ -1,6 +1,7 @@
 // LinearPlan and LinearTape: the affine layer for Python.
 #include "../kernels/plan.h"
 #include "arrays.h"
+#include "settings.h"
 
 namespace lstmx::bindings {
 namespace {
@@ -117,7 +118,13 @@ void bind(py::module_& m, const char* plan, const char* tape) {
            arg("threads"))
       .def("backward", &backward<Real>, arg("x"), arg("dy"), arg("dx"), arg("d_weight"), arg("d_bias"), arg("threads"));
   py::class_<LinearPlan<Real>>(m, plan)
-      .def(py::init<Index, Index>(), arg("in_features"), arg("out_features"))
+      .def(py::init([](Index in, Index out, const std::optional<std::string>& precision, const std::string& engine) {
+             return std::make_unique<LinearPlan<Real>>(in, out, check_settings(precision, engine));
+           }),
+           arg("in_features"), arg("out_features"), py::kw_only(), arg("precision") = py::none(),
+           arg("engine") = "auto")
+      .def(
+          "products", [](const LinearPlan<Real>& self, Index N) { return describe(self.products(N)); }, arg("N"))
       .def("call", &call_once<Real>, arg("version"), arg("weight"), arg("bias"), arg("x"), arg("training"),
            arg("threads"))
       .def("forward", &forward<Real>, arg("version"), arg("weight"), arg("bias"), arg("x"), arg("y"), arg("training"),

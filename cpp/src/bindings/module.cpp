@@ -1,5 +1,6 @@
 // The extension module lstmx._core: views, invariants and the interpreter lock; no arithmetic.
 #include "../kernels/dispatch.h"
+#include "../kernels/products.h"
 #include "../kernels/threads.h"
 #include "arrays.h"
 
@@ -12,5 +13,6 @@ PYBIND11_MODULE(_core, m) {
   bind_optimizers(m);
   // wrong environment variables are told at import, not in the middle of a run
   lstmx::active_target();
+  lstmx::default_precision();
   lstmx::default_threads();
 }

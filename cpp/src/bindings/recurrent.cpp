@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "arrays.h"
+#include "settings.h"
 
 namespace lstmx::bindings {
 namespace {
@@ -267,7 +268,7 @@ void backward(RecurrentTape<Real>& tape, const py::array& x, const py::array& y,
               const Optional& d_weight_hr, const Optional& dcells, const Optional& keep_h, const Optional& keep_c,
               const Optional& h_mask, const Optional& d_gain_ih, const Optional& d_gain_hh, const Optional& d_gain_c,
               const Optional& d_bias_c, const SixArrays& running) {
-  const auto [T, B, I, H, P, rows, masked, normalized, by_batch] = tape.size();
+  const auto [T, B, I, H, P, rows, masked, normalized, by_batch, parts] = tape.size();
   RecurrentBackward<Real> args{};
   args.x = Array<Real>("x", x, 3, Access::read).shaped({T, B, I}).view3();
   args.y = Array<Real>("y", y, 3, Access::read).shaped({T, B, P}).view3();
@@ -316,7 +317,8 @@ std::unique_ptr<RecurrentPlan<Real>> make_plan(Index input_size, Index hidden_si
                                                std::optional<Index> output_size, bool coupled, bool peepholes,
                                                bool layer_norm, bool batch_norm, double eps, double gate_clip,
                                                double cell_clip, const NamedActivation& gate,
-                                               const NamedActivation& candidate, const NamedActivation& output) {
+                                               const NamedActivation& candidate, const NamedActivation& output,
+                                               const std::optional<std::string>& precision, const std::string& engine) {
   const Cell kind = check_cell(cell);
   const Index P = output_size.value_or(hidden_size);
   if (kind != Cell::variant && (P != hidden_size || peepholes || layer_norm || batch_norm))
@@ -325,7 +327,8 @@ std::unique_ptr<RecurrentPlan<Real>> make_plan(Index input_size, Index hidden_si
       kind, input_size, hidden_size, P,
       VariantOptions{coupled, peepholes, layer_norm, batch_norm, eps, gate_clip, cell_clip,
                      check_activation("gate", gate), check_activation("candidate", candidate),
-                     check_activation("output", output)});
+                     check_activation("output", output)},
+      check_settings(precision, engine));
 }
 
 template <class Real>
@@ -346,7 +349,10 @@ void bind(py::module_& m, const char* plan, const char* tape) {
            arg("output_size") = py::none(), arg("coupled") = false, arg("peepholes") = false, arg("layer_norm") = false,
            arg("batch_norm") = false, arg("eps") = 1e-5, arg("gate_clip") = std::numeric_limits<double>::infinity(),
            arg("cell_clip") = std::numeric_limits<double>::infinity(), arg("gate") = NamedActivation{"sigmoid", 0, 0},
-           arg("candidate") = NamedActivation{"tanh", 0, 0}, arg("output") = NamedActivation{"tanh", 0, 0})
+           arg("candidate") = NamedActivation{"tanh", 0, 0}, arg("output") = NamedActivation{"tanh", 0, 0},
+           arg("precision") = py::none(), arg("engine") = "auto")
+      .def(
+          "products", [](const RecurrentPlan<Real>& self, Index B) { return describe(self.products(B)); }, arg("B"))
       .def("call", &call_once<Real>, arg("version"), arg("weight_ih"), arg("weight_hh"), arg("bias_ih"), arg("bias_hh"),
            arg("x"), arg("state").none(true), arg("batch_first"), arg("training"), arg("checkpoint_steps"),
            arg("threads"))

@@ -1,5 +1,6 @@
 // Targets and threads, as seen and set from Python.
 #include "../kernels/dispatch.h"
+#include "../kernels/products.h"
 #include "../kernels/threads.h"
 #include "arrays.h"
 
@@ -19,6 +20,8 @@ void bind_runtime(py::module_& m) {
   m.def("supported_targets", [] { return names(supported_targets()); });
   m.def("active_target", [] { return std::string(active_target().name); });
   m.def("set_active_target", &set_active_target, py::arg("name"));
+  m.def("get_float32_precision", [] { return std::string(precision_name(default_precision())); });
+  m.def("set_float32_precision", &set_default_precision, py::arg("precision"));
   m.def("has_openmp", &has_openmp);
   m.def("get_num_threads", &default_threads);
   m.def("set_num_threads", &set_default_threads, py::arg("n"));

@@ -8,14 +8,17 @@ namespace lstmx {
 namespace {
 
 struct Entry {
-  const TargetKernels* kernels;
+  TargetKernels kernels;
   Features needs;
 };
 
 constexpr Entry entries[] = {
-#define LSTMX_TARGET(name, features) {&target_##name, features},
+#define LSTMX_TARGET(name, kernels, engine, features) \
+  {{#name, &float32_##kernels, &float64_##kernels, engine}, features},
+#define LSTMX_ENGINE(name)
 #include "targets.inc"
 #undef LSTMX_TARGET
+#undef LSTMX_ENGINE
 };
 
 std::atomic<const TargetKernels*> active{nullptr};
@@ -45,7 +48,7 @@ std::vector<const TargetKernels*> compiled_targets() { return supported_targets(
 std::vector<const TargetKernels*> supported_targets(Features granted) {
   std::vector<const TargetKernels*> found;
   for (const Entry& entry : entries) {
-    if ((entry.needs & ~granted) == 0) found.push_back(entry.kernels);
+    if ((entry.needs & ~granted) == 0) found.push_back(&entry.kernels);
   }
   return found;
 }

@@ -1,6 +1,6 @@
 // The contract between the kernels and everything above them: the legend, the argument structs and the table that a
 // target fills in. It holds plain data only and is compiled into every target, so it includes nothing but <stddef.h>
-// and defines no function that makes code.
+// and <stdint.h> and defines no function that makes code.
 //
 // Legend
 //   T time steps, B batch rows, I input size, H hidden size (of c), P size of h and y (H, or that of a projection),
@@ -21,6 +21,7 @@
 //   numbers are read and written as zero; the caller's floating-point state comes back as it was.
 #pragma once
 #include <stddef.h>
+#include <stdint.h>
 
 namespace lstmx {
 
@@ -74,6 +75,32 @@ struct RecurrentSizes {
   bool masked;      // in training: whether h is masked before it enters weight_hh
   bool normalized;  // whether there are normalizations inside the recurrence
   bool by_batch;    // then: over the rows of a step; otherwise over the units of a row
+  int parts;        // of the numbers in products made by an engine; 0: multiply-add units make them all
+};
+
+// A number as the upper half of a float.
+using Bf16 = uint16_t;
+
+// What an engine multiplies: the sum over k of tiles of rows times tiles of columns. A tile is 16 of either by a block
+// of 32 k, as generic/tiles.h lays them out.
+struct TileProduct {
+  const Bf16* a[2];  // [block][part][tile] of up to two tiles of rows
+  const Bf16* b[4];  // the same of columns: two, or four where there is one tile of rows
+  Index blocks;
+  Index rows;  // valid rows of all tiles, 1 to 32; one tile of rows up to 16
+  float* c;    // for each tile of rows, for each of columns [16][16]
+};
+
+// A unit that multiplies bf16 numbers and sums in float32. Each float32 number is given as the sum of 1, 2 or 3 of
+// them, its parts, which takes 1, 3 or 6 products; the small ones are summed first. A row of C is the same bits
+// whatever stands beside it.
+struct Engine {
+  const char* name;
+  void (*multiply[3])(const TileProduct&);  // of 1, 2 and 3 parts
+  void (*enter)();                          // before and after all that a thread multiplies in a call
+  void (*leave)();
+  // For the choice: the speed of full tiles over that of the multiply-add units, by parts; 0: not used.
+  double gain[3];
 };
 
 // Functions that a cell may apply; alpha and beta as ONNX has them.
@@ -132,17 +159,19 @@ template <class Real>
 struct RecurrentForward {
   RecurrentSizes size;
   Schedule schedule;
-  const Real* packed;  // from pack_forward
-  ConstView3<Real> x;  // [T,B,I]
-  const Real* h_0;     // [B,P] or null: zeros
-  const Real* c_0;     // [B,H] or null: zeros
-  View3<Real> y;       // [T,B,P]; zero beyond a row's length
-  Real* h_n;           // [B,P]
-  Real* c_n;           // [B,H]
-  View3<Real> cells;   // [T,B,H], c after every step, zero beyond a row's length; data null: not wanted
-  View3<Real> gates;   // [T,B,G*H], as the cell applied them, the same; only with a tape
-  Real* tape;          // tape_size numbers, written for backward; null for inference
-  Real* work;          // forward_work_size numbers
+  const Real* packed;    // from pack_forward
+  const Engine* engine;  // for products, or null
+  const Bf16* split;     // from split_forward, of size.parts; with an engine
+  ConstView3<Real> x;    // [T,B,I]
+  const Real* h_0;       // [B,P] or null: zeros
+  const Real* c_0;       // [B,H] or null: zeros
+  View3<Real> y;         // [T,B,P]; zero beyond a row's length
+  Real* h_n;             // [B,P]
+  Real* c_n;             // [B,H]
+  View3<Real> cells;     // [T,B,H], c after every step, zero beyond a row's length; data null: not wanted
+  View3<Real> gates;     // [T,B,G*H], as the cell applied them, the same; only with a tape
+  Real* tape;            // tape_size numbers, written for backward; null for inference
+  Real* work;            // forward_work_size numbers
   int threads;
   StagedInputs<Real> staged;
 };
@@ -152,6 +181,8 @@ struct RecurrentBackward {
   RecurrentSizes size;
   Schedule schedule;        // as given to forward
   const Real* packed;       // from pack_backward, of the weights that forward used
+  const Engine* engine;     // as given to forward
+  const Bf16* split;        // from split_backward, of size.parts; with an engine
   ConstView3<Real> x;       // as given to forward
   ConstView3<Real> y;       // as forward wrote it
   const Real* h_0;          // as given to forward
@@ -169,6 +200,16 @@ struct RecurrentBackward {
   StagedInputs<Real> staged;  // as given to forward
 };
 
+// Packed weights once more, in parts for an engine; null where the target can use none. Sizes are in Bf16. False: the
+// weights are not numbers that parts can be made of (generic/tiles.h), so that an engine must not be used.
+template <class Real>
+struct SplitKernels {
+  Index (*forward_size)(Index I, Index H, Index P, int parts);
+  Index (*backward_size)(Index I, Index H, Index P, int parts);
+  bool (*forward)(const Real* packed, Index I, Index H, Index P, int parts, Bf16* split);
+  bool (*backward)(const Real* packed, Index I, Index H, Index P, int parts, Bf16* split);
+};
+
 template <class Real>
 struct CellKernels {
   Index gate_rows;  // R
@@ -176,9 +217,10 @@ struct CellKernels {
   Index (*pack_backward_size)(Index I, Index H, Index P);
   Index (*tape_size)(const RecurrentSizes&);
   Index (*forward_work_size)(const RecurrentSizes&, int threads);
-  Index (*backward_work_size)(const RecurrentSizes&);
+  Index (*backward_work_size)(const RecurrentSizes&, int threads);
   void (*pack_forward)(const RecurrentWeights<Real>&, Index I, Index H, Index P, Real* packed);
   void (*pack_backward)(const RecurrentWeights<Real>&, Index I, Index H, Index P, Real* packed);
+  SplitKernels<Real> split;
   void (*forward)(const RecurrentForward<Real>&);
   void (*backward)(const RecurrentBackward<Real>&);
 };
@@ -186,19 +228,26 @@ struct CellKernels {
 template <class Real>
 struct LinearForward {
   Index N, in, out;
-  const Real* packed;  // from pack_forward
-  const Real* x;       // [N,in], rows x_row numbers apart
+  const Real* packed;    // from pack_forward
+  const Engine* engine;  // for the product, or null
+  const Bf16* split;     // from split.forward, of `parts`; with an engine
+  int parts;
+  const Real* x;  // [N,in], rows x_row numbers apart
   Index x_row;
   Real* y;  // [N,out], rows y_row numbers apart
   Index y_row;
+  Real* work;  // work_size numbers
   int threads;
 };
 
 template <class Real>
 struct LinearBackward {
   Index N, in, out;
-  const Real* packed;  // from pack_backward; unused without dx
-  const Real* x;       // [N,in]
+  const Real* packed;    // from pack_backward; unused without dx
+  const Engine* engine;  // as given to forward
+  const Bf16* split;     // from split.backward; with an engine
+  int parts;
+  const Real* x;  // [N,in]
   Index x_row;
   const Real* dy;  // [N,out]
   Index dy_row;
@@ -206,6 +255,7 @@ struct LinearBackward {
   Index dx_row;
   Real* d_weight;  // [out,in], accumulated
   Real* d_bias;    // [out] or null, accumulated
+  Real* work;      // work_size numbers
   int threads;
 };
 
@@ -215,8 +265,10 @@ struct LinearKernels {
   Index (*pack_backward_size)(Index in, Index out);
   void (*pack_forward)(const Real* weight, const Real* bias_or_null, Index in, Index out, Real* packed);
   void (*pack_backward)(const Real* weight, Index in, Index out, Real* packed);
+  Index (*work_size)(Index in, Index out, int parts, int threads);  // of either direction; 0 without an engine
   void (*forward)(const LinearForward<Real>&);
   void (*backward)(const LinearBackward<Real>&);
+  SplitKernels<Real> split;  // I is in, H is out, P unused
 };
 
 // One step of an optimiser over n contiguous parameters; the formulas are PyTorch's.
@@ -266,23 +318,29 @@ struct Kernels {
   OptimizerKernels<Real> optimizer;
 };
 
+// What one target file provides, and the engine that goes with it or null.
 struct TargetKernels {
   const char* name;
-  Kernels<float> float32;
-  Kernels<double> float64;
+  const Kernels<float>* float32;
+  const Kernels<double>* float64;
+  const Engine* engine;
 
   template <class Real>
   constexpr const Kernels<Real>& of() const {
     if constexpr (sizeof(Real) == sizeof(float)) {
-      return float32;
+      return *float32;
     } else {
-      return float64;
+      return *float64;
     }
   }
 };
 
-#define LSTMX_TARGET(name, features) extern const TargetKernels target_##name;
+#define LSTMX_TARGET(name, kernels, engine, features) \
+  extern const Kernels<float> float32_##kernels;      \
+  extern const Kernels<double> float64_##kernels;
+#define LSTMX_ENGINE(name) extern const Engine engine_##name;
 #include "targets.inc"
 #undef LSTMX_TARGET
+#undef LSTMX_ENGINE
 
 }  // namespace lstmx

@@ -47,13 +47,13 @@ Statistics<Real> from_step(Statistics<Real> statistics, Index begin, Index H) {
 
 // Runs the kernel over the steps of a call or of a piece of it, from c_0 and h_0 as given.
 template <class Real>
-void run_forward(const CellKernels<Real>& kernels, const Packed<Real>& packed, BufferPool<Real>& pool,
-                 const VariantOptions& options, const RecurrentSizes& size, const Schedule& schedule,
-                 const RecurrentCall<Real>& call, Real* tape) {
+void run_forward(const CellKernels<Real>& kernels, const PackedWeights<Real>& packed, const Engine* engine,
+                 BufferPool<Real>& pool, const VariantOptions& options, const RecurrentSizes& size,
+                 const Schedule& schedule, const RecurrentCall<Real>& call, Real* tape) {
   RecurrentForward<Real> args{};
   args.size = size;
   args.schedule = schedule;
-  args.packed = packed.buffer.data();
+  packed.give(args, engine);
   args.x = call.x;
   args.h_0 = call.h_0;
   args.c_0 = call.c_0;
@@ -73,23 +73,42 @@ void run_forward(const CellKernels<Real>& kernels, const Packed<Real>& packed, B
 }  // namespace
 
 template <class Real>
-std::shared_ptr<const Packed<Real>> PackedCache<Real>::get(const TargetKernels& target, std::int64_t version,
+std::shared_ptr<const Packed<Real>> PackedCache<Real>::get(const TargetKernels& target, std::int64_t version, int parts,
                                                            Index size, BufferPool<Real>& pool,
-                                                           const std::function<void(Real*)>& pack) {
+                                                           const std::function<bool(Real*)>& pack) {
   const std::lock_guard lock(mutex_);
-  if (!latest_ || latest_->target != &target || latest_->version != version) {
+  if (!latest_ || latest_->target != &target || latest_->version != version || latest_->parts != parts) {
     latest_.reset();  // its buffer may serve again
-    auto packed = std::make_shared<Packed<Real>>(Packed<Real>{&target, version, pool.acquire(size)});
-    pack(packed->buffer.data());
+    auto packed = std::make_shared<Packed<Real>>(Packed<Real>{&target, version, parts, pool.acquire(size), true});
+    packed->fits = pack(packed->buffer.data());
     latest_ = std::move(packed);
   }
   return latest_;
 }
 
 template <class Real>
+PackedWeights<Real> WeightCache<Real>::get(const TargetKernels& target, std::int64_t version, int parts, Index size,
+                                           Index split_size, BufferPool<Real>& pool,
+                                           const std::function<void(Real*)>& pack,
+                                           const std::function<bool(const Real*, Bf16*)>& split) {
+  PackedWeights<Real> weights;
+  weights.packed = packed_.get(target, version, 0, size, pool, [&](Real* out) {
+    pack(out);
+    return true;
+  });
+  if (parts == 0) return weights;
+  constexpr Index each = sizeof(Real) / sizeof(Bf16);
+  const auto in_parts = split_.get(target, version, parts, (split_size + each - 1) / each, pool, [&](Real* out) {
+    return split(weights.packed->buffer.data(), reinterpret_cast<Bf16*>(out));
+  });
+  if (in_parts->fits) weights.split = in_parts;
+  return weights;
+}
+
+template <class Real>
 RecurrentPlan<Real>::RecurrentPlan(Cell cell, Index input_size, Index hidden_size, Index output_size,
-                                   const VariantOptions& options)
-    : cell_(cell), options_(options), I_(input_size), H_(hidden_size), P_(output_size) {
+                                   const VariantOptions& options, const ProductSettings& settings)
+    : cell_(cell), options_(options), settings_(settings), I_(input_size), H_(hidden_size), P_(output_size) {
   check_size("input_size", input_size);
   check_size("hidden_size", hidden_size);
   check_size("output_size", output_size);
@@ -102,12 +121,35 @@ Index RecurrentPlan<Real>::gate_rows() const {
 }
 
 template <class Real>
+Products RecurrentPlan<Real>::products(Index B) const {
+  const TargetKernels& target = active_target();
+  if (kernels_of<Real>(target, cell_).split.forward == nullptr) return {nullptr, 0};
+  return choose_products(target.engine, settings_, B, {I_, P_}, 4 * H_);
+}
+
+template <class Real>
 std::unique_ptr<RecurrentTape<Real>> RecurrentPlan<Real>::forward(std::int64_t version,
                                                                   const RecurrentWeights<Real>& weights,
                                                                   const RecurrentCall<Real>& call, bool training) {
   const TargetKernels& target = active_target();
   const CellKernels<Real>& kernels = kernels_of<Real>(target, cell_);
   Rows rows(call.T, call.B, call.lengths, call.resets, call.reset_step, call.reset_row);
+  auto [engine, parts] = products(call.B);
+  // both directions in parts, or none
+  const auto weights_of = [&](WeightCache<Real>& cache, auto size, auto pack, auto split_size, auto split) {
+    return cache.get(
+        target, version, parts, size(I_, H_, P_), parts > 0 ? split_size(I_, H_, P_, parts) : 0, *pool_,
+        [&](Real* out) { pack(weights, I_, H_, P_, out); },
+        [&](const Real* from, Bf16* to) { return split(from, I_, H_, P_, parts, to); });
+  };
+  const PackedWeights<Real> packed = weights_of(forward_, kernels.pack_forward_size, kernels.pack_forward,
+                                                kernels.split.forward_size, kernels.split.forward);
+  if (!packed.split) engine = nullptr, parts = 0;
+  PackedWeights<Real> packed_backward;
+  if (training) {
+    packed_backward = weights_of(backward_, kernels.pack_backward_size, kernels.pack_backward,
+                                 kernels.split.backward_size, kernels.split.backward);
+  }
   const RecurrentSizes size{call.T,
                             call.B,
                             I_,
@@ -116,21 +158,20 @@ std::unique_ptr<RecurrentTape<Real>> RecurrentPlan<Real>::forward(std::int64_t v
                             rows.count(),
                             call.h_mask != nullptr,
                             options_.layer_norm || options_.batch_norm,
-                            options_.batch_norm};
-  const auto packed = forward_.get(target, version, kernels.pack_forward_size(I_, H_, P_), *pool_,
-                                   [&](Real* out) { kernels.pack_forward(weights, I_, H_, P_, out); });
+                            options_.batch_norm,
+                            parts};
   if (!training) {
-    run_forward<Real>(kernels, *packed, *pool_, options_, size, rows.schedule(), call, nullptr);
+    run_forward<Real>(kernels, packed, engine, *pool_, options_, size, rows.schedule(), call, nullptr);
     return nullptr;
   }
-  std::unique_ptr<RecurrentTape<Real>> tape(new RecurrentTape<Real>(cell_, options_, size, std::move(rows)));
-  tape->packed_backward_ = backward_.get(target, version, kernels.pack_backward_size(I_, H_, P_), *pool_,
-                                         [&](Real* out) { kernels.pack_backward(weights, I_, H_, P_, out); });
+  std::unique_ptr<RecurrentTape<Real>> tape(new RecurrentTape<Real>(cell_, options_, size, std::move(rows), engine));
+  tape->packed_backward_ = std::move(packed_backward);
   tape->pool_ = pool_;
   const Index k = call.checkpoint_steps;
   if (k == 0 || k >= call.T) {
     tape->buffer_ = pool_->acquire(kernels.tape_size(size));
-    run_forward<Real>(kernels, *packed, *pool_, options_, size, tape->rows_.schedule(), call, tape->buffer_.data());
+    run_forward<Real>(kernels, packed, engine, *pool_, options_, size, tape->rows_.schedule(), call,
+                      tape->buffer_.data());
     return tape;
   }
   tape->checkpoint_steps_ = k;
@@ -166,15 +207,16 @@ std::unique_ptr<RecurrentTape<Real>> RecurrentPlan<Real>::forward(std::int64_t v
     part_size.rows = part.count();
     // what a mask leaves of h goes to a tape
     const Buffer<Real> scratch = size.masked ? pool_->acquire(kernels.tape_size(part_size)) : Buffer<Real>();
-    run_forward<Real>(kernels, *packed, *pool_, options_, part_size, part.schedule(), piece,
+    run_forward<Real>(kernels, packed, engine, *pool_, options_, part_size, part.schedule(), piece,
                       size.masked ? scratch.data() : nullptr);
   }
   return tape;
 }
 
 template <class Real>
-RecurrentTape<Real>::RecurrentTape(Cell cell, const VariantOptions& options, RecurrentSizes size, Rows rows)
-    : cell_(cell), options_(options), size_(size), rows_(std::move(rows)) {}
+RecurrentTape<Real>::RecurrentTape(Cell cell, const VariantOptions& options, RecurrentSizes size, Rows rows,
+                                   const Engine* engine)
+    : cell_(cell), options_(options), size_(size), rows_(std::move(rows)), engine_(engine) {}
 
 template <class Real>
 Index RecurrentTape<Real>::gate_rows() const {
@@ -188,23 +230,23 @@ void RecurrentTape<Real>::backward(RecurrentBackward<Real> args) {
   if (checkpoint_steps_ > 0) {
     backward_in_pieces(args);
   } else {
-    const CellKernels<Real>& kernels = kernels_of<Real>(*packed_backward_->target, cell_);
-    const Buffer<Real> work = pool_->acquire(kernels.backward_work_size(size_));
+    const CellKernels<Real>& kernels = kernels_of<Real>(*packed_backward_.packed->target, cell_);
+    const Buffer<Real> work = pool_->acquire(kernels.backward_work_size(size_, args.threads));
     args.size = size_;
     args.schedule = rows_.schedule();
-    args.packed = packed_backward_->buffer.data();
+    packed_backward_.give(args, engine_);
     args.tape = buffer_.data();
     args.work = work.data();
     kernels.backward(args);
   }
-  packed_backward_ = packed_forward_ = nullptr;
+  packed_backward_ = packed_forward_ = {};
   buffer_ = Buffer<Real>();
 }
 
 // For each piece from the last: the forward pass once more, now with its gates, then backward through it.
 template <class Real>
 void RecurrentTape<Real>::backward_in_pieces(const RecurrentBackward<Real>& args) const {
-  const CellKernels<Real>& kernels = kernels_of<Real>(*packed_backward_->target, cell_);
+  const CellKernels<Real>& kernels = kernels_of<Real>(*packed_backward_.packed->target, cell_);
   const Index T = size_.T, B = size_.B, P = size_.P, k = checkpoint_steps_;
   const Index h_state = B * P, c_state = B * size_.H, both = h_state + c_state;
   const Buffer<Real> scratch = pool_->acquire(h_state + 3 * both + k * h_state);
@@ -218,7 +260,7 @@ void RecurrentTape<Real>::backward_in_pieces(const RecurrentBackward<Real>& args
   again.h_mask = args.staged.h_mask;
   again.threads = args.threads;
   RecurrentBackward<Real> piece = args;
-  piece.packed = packed_backward_->buffer.data();
+  packed_backward_.give(piece, engine_);
   for (Index begin = (T - 1) / k * k, turn = 0; begin >= 0; begin -= k, turn ^= 1) {
     const Index end = std::min(begin + k, T);
     const Rows rows = rows_.piece(begin, end);
@@ -237,9 +279,9 @@ void RecurrentTape<Real>::backward_in_pieces(const RecurrentBackward<Real>& args
     }
     again.c_0 = buffer_.data() + begin / k * c_state;
     const Buffer<Real> tape = pool_->acquire(kernels.tape_size(size));
-    run_forward<Real>(kernels, *packed_forward_, *pool_, options_, size, rows.schedule(), again, tape.data());
+    run_forward<Real>(kernels, packed_forward_, engine_, *pool_, options_, size, rows.schedule(), again, tape.data());
 
-    const Buffer<Real> work = pool_->acquire(kernels.backward_work_size(size));
+    const Buffer<Real> work = pool_->acquire(kernels.backward_work_size(size, args.threads));
     piece.size = size;
     piece.schedule = rows.schedule();
     piece.x = again.x;
@@ -264,9 +306,17 @@ void RecurrentTape<Real>::backward_in_pieces(const RecurrentBackward<Real>& args
 }
 
 template <class Real>
-LinearPlan<Real>::LinearPlan(Index in, Index out) : in_(in), out_(out) {
+LinearPlan<Real>::LinearPlan(Index in, Index out, const ProductSettings& settings)
+    : in_(in), out_(out), settings_(settings) {
   check_size("in_features", in);
   check_size("out_features", out);
+}
+
+template <class Real>
+Products LinearPlan<Real>::products(Index N) const {
+  const TargetKernels& target = active_target();
+  if (target.of<Real>().linear.split.forward == nullptr) return {nullptr, 0};
+  return choose_products(target.engine, settings_, N, {in_}, out_);
 }
 
 template <class Real>
@@ -274,30 +324,49 @@ std::unique_ptr<LinearTape<Real>> LinearPlan<Real>::forward(std::int64_t version
                                                             LinearForward<Real> args, bool training) {
   const TargetKernels& target = active_target();
   const LinearKernels<Real>& kernels = target.of<Real>().linear;
-  const auto packed = forward_.get(target, version, kernels.pack_forward_size(in_, out_), *pool_,
-                                   [&](Real* out) { kernels.pack_forward(weight, bias, in_, out_, out); });
+  Products products = this->products(args.N);
+  const auto weights_of = [&](WeightCache<Real>& cache, Index size, auto pack, auto split_size, auto split) {
+    const int parts = products.parts;
+    return cache.get(target, version, parts, size, parts > 0 ? split_size(in_, out_, 0, parts) : 0, *pool_, pack,
+                     [&](const Real* from, Bf16* to) { return split(from, in_, out_, 0, parts, to); });
+  };
+  const PackedWeights<Real> packed = weights_of(
+      forward_, kernels.pack_forward_size(in_, out_),
+      [&](Real* out) { kernels.pack_forward(weight, bias, in_, out_, out); }, kernels.split.forward_size,
+      kernels.split.forward);
+  if (!packed.split) products = {nullptr, 0};
+  const Buffer<Real> work = pool_->acquire(kernels.work_size(in_, out_, products.parts, args.threads));
   args.in = in_;
   args.out = out_;
-  args.packed = packed->buffer.data();
+  args.parts = products.parts;
+  args.work = work.data();
+  packed.give(args, products.engine);
   kernels.forward(args);
   if (!training) return nullptr;
-  return std::make_unique<LinearTape<Real>>(
-      in_, out_, args.N, backward_.get(target, version, kernels.pack_backward_size(in_, out_), *pool_, [&](Real* out) {
-        kernels.pack_backward(weight, in_, out_, out);
-      }));
+  return std::make_unique<LinearTape<Real>>(in_, out_, args.N, products,
+                                            weights_of(
+                                                backward_, kernels.pack_backward_size(in_, out_),
+                                                [&](Real* out) { kernels.pack_backward(weight, in_, out_, out); },
+                                                kernels.split.backward_size, kernels.split.backward),
+                                            pool_);
 }
 
 template <class Real>
-LinearTape<Real>::LinearTape(Index in, Index out, Index N, std::shared_ptr<const Packed<Real>> packed)
-    : in_(in), out_(out), N_(N), packed_(std::move(packed)) {}
+LinearTape<Real>::LinearTape(Index in, Index out, Index N, const Products& products, PackedWeights<Real> packed,
+                             std::shared_ptr<BufferPool<Real>> pool)
+    : in_(in), out_(out), N_(N), products_(products), packed_(std::move(packed)), pool_(std::move(pool)) {}
 
 template <class Real>
 void LinearTape<Real>::backward(LinearBackward<Real> args) const {
+  const LinearKernels<Real>& kernels = packed_.packed->target->template of<Real>().linear;
   args.N = N_;
   args.in = in_;
   args.out = out_;
-  args.packed = packed_->buffer.data();
-  packed_->target->template of<Real>().linear.backward(args);
+  args.parts = products_.parts;
+  const Buffer<Real> work = pool_->acquire(kernels.work_size(in_, out_, products_.parts, args.threads));
+  args.work = work.data();
+  packed_.give(args, products_.engine);
+  kernels.backward(args);
 }
 
 template class RecurrentPlan<float>;

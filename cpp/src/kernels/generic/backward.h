@@ -17,10 +17,19 @@ struct Backward : BackwardFrame<S> {
   using CellSteps = typename F::CellSteps;
   using L::W, L::G, L::PW, L::QW, L::R;
 
+  static Index tiles_size(const RecurrentSizes& n, int threads) {
+    if constexpr (makes_parts<S>) return TileBackward<S>::work_size(n, threads);
+    return 0;
+  }
+
+  static Index work_size(const CellTraits<S>& cell, const RecurrentSizes& n, int threads) {
+    return tiles_size(n, threads) + F::work_size(cell, n);
+  }
+
   static void run(const RecurrentBackward<Real>& a, const CellTraits<S>& cell, const CellSteps& of_cell) {
     const RecurrentSizes& n = a.size;
     const Groups groups = Groups::of_columns(n.H, W);
-    const Context k = F::make_context(a, cell, of_cell);
+    const Context k = F::make_context(a, cell, of_cell, tiles_size(n, a.threads));
     L::set_zero(k.zeros, k.stride);
     if (cell.unit_params > 0) L::set_zero(k.d_units, cell.unit_params * k.stride);
     if (n.normalized) {
@@ -28,6 +37,7 @@ struct Backward : BackwardFrame<S> {
     }
     parallel(L::team_size_of(n, a.threads, groups.count, 2.0), [&](const Team& team) {
       const Part part = L::part_of(n, a.schedule, team, groups);
+      if (a.engine) a.engine->enter();
       L::read_state(a.dc_n, a.schedule, part, n.H, k.dc, n.B);
       if (cell.staged) clear_kept(k, part);
       F::clear_panels(k, team);
@@ -37,43 +47,72 @@ struct Backward : BackwardFrame<S> {
       for (Index end = n.T; end > 0; turn ^= 1) {
         const Index begin = end > steps ? end - steps : 0;
         for (Index t = end - 1; t >= begin; --t) {
-          step_back(k, t, {begin, end}, part);
+          step_back(k, t, {begin, end}, part, team);
           if (part.meets) team.barrier();
         }
         F::find_rows(k, begin, end, k.rows[turn], team);
         team.barrier();
-        if (a.dx.data) F::input_gradients(k, begin, end, k.rows[turn], team);
-        F::weight_gradients(k, begin, end, k.rows[turn], team);
+        merged_gradients(k, begin, end, k.rows[turn], team);
         if (cell.staged) {
           F::other_gradients(k, begin, end, k.rows[turn], team);
           team.barrier();  // the next chunk's rows go where this one's were
         }
         end = begin;
       }
-      initial_gradients(k, part);
+      initial_gradients(k, part, team);
+      if (a.engine) a.engine->leave();
       F::add_panels(k, team);
     });
     if (cell.unit_params > 0) F::add_units(k);
     if (n.normalized) F::add_gains(k);
   }
 
+  // dx of a chunk, which an engine has made with dh, and dW
+  static void merged_gradients(const Context& k, Index begin, Index end, const typename F::Rows& rows,
+                               const Team& team) {
+    if constexpr (makes_parts<S>) {
+      if (k.a.engine) return TileBackward<S>::weight_gradients(k, begin, end, rows, team);
+    }
+    if (k.a.dx.data) F::input_gradients(k, begin, end, rows, team);
+    F::weight_gradients(k, begin, end, rows, team);
+  }
+
   // dh = dG U of step t, for the part's columns and its positions alive then
-  static void carry_back(const Context& k, Index t, const Part& part) {
-    const Index H = k.a.size.H, P = k.a.size.P, first_row = k.a.schedule.first[t];
-    const Index begin = first_row + part.positions.begin, end = begin + alive_in(k.a.schedule, t, part.positions);
-    const Groups groups = Groups::of_columns(P, W);
+  static void carry_back(const Context& k, Index t, const Part& part, const Team& team) {
+    const Schedule& s = k.a.schedule;
+    const Index begin = s.first[t] + part.positions.begin, count = alive_in(s, t, part.positions);
+    const auto carry = [&](const Range& rows) { carry_rows(k, rows, s.first[t], part); };
+    if constexpr (makes_parts<S>) {
+      if (k.a.engine) {
+        const auto dx = [&](Index r) { return k.a.dx.data + t * k.a.dx.step + s.order[r - s.first[t]] * k.a.dx.row; };
+        TileBackward<S>::step_back(
+            k, t, part, team, t > 0 || k.a.dh_0, [&](Index row) { carry({row, row + 1}); },
+            [&](Index row) { F::input_rows(k, {row, row + 1}, dx); });
+        if (k.cell.staged) finish_carry(k, t, part);
+        return;
+      }
+    }
+    carry({begin, begin + count});
+    if (k.cell.staged) finish_carry(k, t, part);
+  }
+
+  // `first_row`: of the tape, of position 0
+  static void carry_rows(const Context& k, const Range& rows, Index first_row, const Part& part) {
+    const Index H = k.a.size.H;
+    const Groups groups = Groups::of_columns(k.a.size.P, W);
     for (Index g = 0; g < groups.count; ++g) {
       const Index first = groups.first(g), vectors = groups.first(g + 1) - first;
       if (first < part.vectors.begin || first >= part.vectors.end) continue;
       with_constant(vectors, [&]<int V>() {
         ProductTile<Real> tile;
         tile.lanes = W;
-        F::template gate_product<V>(k, k.gates_h, k.u + first * W * G * H, begin, end, tile, [&](Index r, Index m) {
-          for (Index i = 0; i < m; ++i) tile.c[i] = k.dh + (r - first_row + i) * k.stride + first * W;
-        });
+        F::template gate_product<V>(k, k.gates_h, k.u + first * W * G * H, rows.begin, rows.end, tile,
+                                    [&](Index r, Index m) {
+                                      for (Index i = 0; i < m; ++i)
+                                        tile.c[i] = k.dh + (r - first_row + i) * k.stride + first * W;
+                                    });
       });
     }
-    if (k.cell.staged) finish_carry(k, t, part);
   }
 
   // what of dh comes another way than unchanged from the product: through a mask, or past the cell
@@ -98,13 +137,13 @@ struct Backward : BackwardFrame<S> {
   }
 
   // `chunk`: its steps
-  static void step_back(const Context& k, Index t, const Range& chunk, const Part& part) {
+  static void step_back(const Context& k, Index t, const Range& chunk, const Part& part, const Team& team) {
     const RecurrentBackward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     const Index begin = part.positions.begin, count = alive_in(s, t, part.positions);
     if (count == 0) return;
     const bool last = t + 1 == a.size.T;
-    if (!last) carry_back(k, t + 1, part);
+    if (!last) carry_back(k, t + 1, part, team);
     const Step step{k, t, last ? begin : begin + alive_in(s, t + 1, part.positions)};
     if (a.size.P != a.size.H) project_back(k, step, chunk, begin, count);
     if (a.size.normalized) normalized_back(k, step, chunk, part, begin, count);
@@ -191,11 +230,11 @@ struct Backward : BackwardFrame<S> {
         [&](Index r) { return k.d_outputs + (begin + r) * k.stride; });
   }
 
-  static void initial_gradients(const Context& k, const Part& part) {
+  static void initial_gradients(const Context& k, const Part& part, const Team& team) {
     const RecurrentBackward<Real>& a = k.a;
     const Schedule& s = a.schedule;
     const Index H = a.size.H, P = a.size.P;
-    if (a.dh_0 && a.size.T > 0) carry_back(k, 0, part);
+    if (a.size.T > 0 && (a.dh_0 || (a.engine && a.dx.data))) carry_back(k, 0, part, team);
     for (Index p = part.positions.begin; p < part.positions.end; ++p) {
       const Index b = s.order[p];
       if (a.dh_0) {

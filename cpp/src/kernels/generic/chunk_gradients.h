@@ -28,6 +28,7 @@ struct BackwardFrame : Layout<S> {
   // of the gradients of what the cell has for each unit, by row of a chunk, in the layout of the tape's cells
   static Index plane_size(const RecurrentSizes& n) { return L::padded(n.H) * chunk_rows(n); }
 
+  // but for what an engine needs (tile_backward.h)
   static Index work_size(const CellTraits<S>& cell, const RecurrentSizes& n) {
     const Index stride = L::vectors(n.H > n.P ? n.H : n.P) * W;
     Index size = stride * (2 * n.B + 1) + G * L::vectors(n.H) * W * L::panel_rows(n.I, n.P) + 2 * pointers_size(n) +
@@ -60,6 +61,7 @@ struct BackwardFrame : Layout<S> {
     Context(const RecurrentBackward<Real>& args, const CellTraits<S>& traits, const CellSteps& of_cell)
         : a(args), cell(traits), steps(of_cell) {}
 
+    Real* tiles;              // for an engine
     Index stride;             // H or P in whole vectors
     Real *gates, *cells;      // the tape
     Real *gates_x, *gates_h;  // what becomes the gradients by the products with x and with h: gates, or the normalized
@@ -105,11 +107,14 @@ struct BackwardFrame : Layout<S> {
     }
   };
 
-  static Context make_context(const RecurrentBackward<Real>& a, const CellTraits<S>& cell, const CellSteps& steps) {
+  // `tiles`: how much of the work is for an engine
+  static Context make_context(const RecurrentBackward<Real>& a, const CellTraits<S>& cell, const CellSteps& steps,
+                              Index tiles) {
     const RecurrentSizes& n = a.size;
     Context k(a, cell, steps);
+    k.tiles = a.work;
     k.stride = L::vectors(n.H > n.P ? n.H : n.P) * W;
-    Real* next = a.work;
+    Real* next = a.work + tiles;
     const auto take = [&next](Index size) {
       Real* taken = next;
       next += size;
@@ -240,16 +245,22 @@ struct BackwardFrame : Layout<S> {
 
   // dX = dG W
   static void input_gradients(const Context& k, Index begin, Index end, const Rows& rows, const Team& team) {
-    const Index I = k.a.size.I, H = k.a.size.H, first_row = k.a.schedule.first[begin];
+    const Index first_row = k.a.schedule.first[begin];
     const Range share = team.share(k.a.schedule.first[end] - first_row);
+    input_rows(k, {first_row + share.begin, first_row + share.end}, [&](Index r) { return rows.dx[r - first_row]; });
+  }
+
+  // of the rows [begin, end) of the tape; dx(row): where it goes
+  template <class Dx>
+  static void input_rows(const Context& k, const Range& range, const Dx& dx) {
+    const Index I = k.a.size.I, H = k.a.size.H;
     for_column_groups<S>(I, [&](Index first, Index vectors, Index lanes) {
       with_constant(vectors, [&]<int V>() {
         ProductTile<Real> tile;
         tile.lanes = lanes;
-        gate_product<V>(k, k.gates_x, k.w + first * G * H, first_row + share.begin, first_row + share.end, tile,
-                        [&](Index r, Index m) {
-                          for (Index i = 0; i < m; ++i) tile.c[i] = rows.dx[r - first_row + i] + first;
-                        });
+        gate_product<V>(k, k.gates_x, k.w + first * G * H, range.begin, range.end, tile, [&](Index r, Index m) {
+          for (Index i = 0; i < m; ++i) tile.c[i] = dx(r + i) + first;
+        });
       });
     });
   }

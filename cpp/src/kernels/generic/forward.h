@@ -17,7 +17,9 @@ struct ForwardFrame : Layout<S> {
   static constexpr Index few_rows = 4;                  // a step of fewer has its products with x made beforehand
   static constexpr Index chunk_limit = L::l2_size / 2;  // of gates made beforehand
 
-  static bool is_hoisted(const RecurrentSizes& n) { return n.T > 1 && n.rows < few_rows * n.T && !n.normalized; }
+  static bool is_hoisted(const RecurrentSizes& n) {
+    return n.T > 1 && n.rows < few_rows * n.T && !n.normalized && n.parts == 0;
+  }
 
   static Index chunk_steps(const RecurrentSizes& n) {
     const Index steps = chunk_limit / (n.B * G * L::padded(n.H) + 1);
@@ -44,9 +46,16 @@ struct ForwardFrame : Layout<S> {
   static Index zeros_size(const RecurrentSizes& n) { return L::vectors(n.H > n.P ? n.H : n.P) * W; }
   static Index cells_size(const RecurrentSizes& n) { return rounded(L::padded(n.H) * n.B); }
 
+  // of a thread, for an engine: the rows of a step in parts, and which of them are out of its range
+  static Index split_blocks(const RecurrentSizes& n) { return Tiles<S>::blocks(n.I) + Tiles<S>::blocks(n.P); }
+  static Index split_rows_size(const RecurrentSizes& n) {
+    return Tiles<S>::count(n.B) * split_blocks(n) * n.parts * Tiles<S>::floats;
+  }
+  static Index split_size(const RecurrentSizes& n) { return n.parts > 0 ? split_rows_size(n) + rounded(n.B) : 0; }
+
   static Index work_size(const RecurrentSizes& n, int threads) {
     return zeros_size(n) + cells_size(n) + chunk_size(n) + outputs_size(n) + rounded(normalizing_size(n)) +
-           threads * pointers_size(n);
+           threads * (pointers_size(n) + split_size(n));
   }
 
   struct Context;
@@ -74,6 +83,8 @@ struct ForwardFrame : Layout<S> {
     const Real **x, **h;    // [B] by position: rows of the step
     const Real** entering;  // what of h enters weight_hh, in a staged step
     Real** y;
+    Bf16* split;           // for an engine: the step's rows of x and of what enters weight_hh, in parts
+    unsigned char* unfit;  // which of them are out of its range
   };
 
   // Steps::step<training>(context, team, t, first step of the chunk)
@@ -124,7 +135,11 @@ struct ForwardFrame : Layout<S> {
     k.h = k.x + n.B;
     k.entering = k.h + n.B;
     k.y = const_cast<Real**>(k.entering + n.B);
+    Real* split = pointers + (team.size - team.index) * pointers_size(n) + team.index * split_size(n);
+    k.split = reinterpret_cast<Bf16*>(split);
+    k.unfit = reinterpret_cast<unsigned char*>(split + split_rows_size(n));
 
+    if (a.engine) a.engine->enter();
     L::read_state(a.c_0, a.schedule, k.part, n.H, k.cells, k.cell_rows);
     const Index steps = k.hoisted ? chunk_steps(n) : n.T;
     for (Index begin = 0; begin < n.T; begin += steps) {
@@ -136,6 +151,7 @@ struct ForwardFrame : Layout<S> {
       }
     }
     finish<training>(k);
+    if (a.engine) a.engine->leave();
   }
 
   // the row of position 0 at step t in `gates`, which hold the steps from `begin` on where there is no tape

@@ -163,6 +163,23 @@ struct Layout {
     return block.quads == 0 ? g * W + l : l / 4 * QW + g * 4 + l % 4;
   }
 
+  // Sixteen numbers of a row of gates, where W is 16: a gate of a wide block, or a quad.
+  struct GateTile {
+    Block block;       // that it belongs to in panels
+    Index lane;        // where it stands among the block's gates
+    Index unit, from;  // the first unit of its rows of a tape, and where it stands in a row
+    Index row;         // numbers from a row to the next
+  };
+
+  static Index gate_tiles(Index H) { return padded(H) / 4; }
+  static GateTile gate_tile(Index H, Index n) {
+    const Index full = H / W, quad = n - full * G;
+    if (quad < 0) return {{n / G * W, 0, W}, n % G * W, n / G * W, n % G * W, PW};
+    return {{full * W, quads(H), H - full * W}, quad * QW, full * W + quad * 4, 0, QW};
+  }
+  // where it begins in a plane of gates of `rows` rows
+  static Index place_of(const GateTile& tile, Index rows) { return G * tile.unit * rows + tile.from; }
+
   // ---- packing
 
   // body(block, lane, width, gate, unit, units) for each gate of what lies side by side: `lane` is where it stands
@@ -274,6 +291,7 @@ struct Layout {
     if (n.by_batch) return true;                   // it reads all rows of a unit
     if (n.P != n.H || n.normalized) return false;  // a projection, or a mean, reads all units of a row
     const Index weights = G * n.H * (n.I + n.P);
+    if (n.parts > 0) return n.B < 16 * threads;  // fewer rows would fill no tile
     return n.B < 4 * threads || (weights > l2_size && n.B < 32 * threads);
   }
 

@@ -6,9 +6,6 @@
 
 namespace {
 
-using lstmx::LinearBackward;
-using lstmx::LinearForward;
-
 template <class S>
 struct Linear {
   using Real = typename S::Real;
@@ -78,14 +75,38 @@ struct Linear {
     }
   }
 
+  // of either direction
+  static Index work_size(Index in, Index out, int parts, int threads) {
+    if constexpr (makes_parts<S>) return TileLinear<S>::work_size(in, out, parts, threads);
+    return 0;
+  }
+
   static void forward(const LinearForward<Real>& a) {
     parallel(team_size(a.threads, double(a.N) * a.in * a.out, a.N), [&](const Team& team) {
+      if constexpr (makes_parts<S>) {
+        if (a.engine) {
+          return TileLinear<S>::forward(a, team, [&](Index r) {
+            product(a.x, a.x_row, a.in, a.packed + padded(a.out), a.packed, a.y, a.y_row, a.out, {r, r + 1});
+          });
+        }
+      }
       product(a.x, a.x_row, a.in, a.packed + padded(a.out), a.packed, a.y, a.y_row, a.out, team.share(a.N));
     });
   }
 
   static void backward(const LinearBackward<Real>& a) {
     parallel(team_size(a.threads, 2.0 * a.N * a.in * a.out, a.N), [&](const Team& team) {
+      if constexpr (makes_parts<S>) {
+        if (a.engine) {
+          TileLinear<S>::backward(a, team, [&](Index r) {
+            product(a.dy, a.dy_row, a.out, a.packed, nullptr, a.dx, a.dx_row, a.in, {r, r + 1});
+          });
+          if (a.d_bias && team.index == 0) {
+            for_row_blocks(a.N, [&](Index r, Index count) { bias_gradient(a, a.dy + r * a.dy_row, count); });
+          }
+          return;
+        }
+      }
       if (a.dx) product(a.dy, a.dy_row, a.out, a.packed, nullptr, a.dx, a.dx_row, a.in, team.share(a.N));
       const Range outs = team.share(a.out);
       for_row_blocks(a.N, [&](Index r, Index count) {

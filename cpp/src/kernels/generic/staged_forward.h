@@ -29,6 +29,9 @@ struct StagedForward : ForwardFrame<S> {
     const Index after = training ? a.size.B + s.first[t] : 0;
     F::set_rows(k, t, first, first + count, before);
     mask(k, team, t, count);
+    if constexpr (makes_parts<S>) {
+      if (a.engine) TileForward<S>::split_step(k, count);
+    }
     const Index row = F::template gate_row<training>(k, t, begin) + first;
     if (a.size.normalized) {
       multiply(k, {k.products[0], true, false, false}, row, count);
@@ -66,19 +69,24 @@ struct StagedForward : ForwardFrame<S> {
     if (k.part.meets) team.barrier();
   }
 
-  // What a product goes to, laid out as gates are, and what it is of; `gates`: added to the bias, or what is there.
-  struct Product {
-    Real* plane;
-    bool x, h, gates;
-  };
+  // `row`: where the first of `count` rows goes
+  static void multiply(const Context& k, const GateProduct<Real>& product, Index row, Index count) {
+    if constexpr (makes_parts<S>) {
+      if (k.a.engine) {
+        TileForward<S>::multiply(k, product, row, count);
+        return Tiles<S>::for_unfit(k.unfit, count, [&](Index r) { multiply_rows_of(k, product, row, {r, r + 1}); });
+      }
+    }
+    multiply_rows_of(k, product, row, {0, count});
+  }
 
-  static void multiply(const Context& k, const Product& product, Index row, Index count) {
+  static void multiply_rows_of(const Context& k, const GateProduct<Real>& product, Index row, const Range& rows) {
     L::for_blocks(k.a.size.H, k.part.vectors, [&](const Block& block) {
       if (block.quads == 0) {
-        multiply_block<G, PW, W>(k, product, row, count, block);
+        multiply_block<G, PW, W>(k, product, row, rows, block);
       } else {
         F::with_quads(block.quads, [&]<int Q>() {
-          multiply_block<Q * L::quad_vectors, QW, L::quad_vectors == 1 ? 0 : W>(k, product, row, count, block);
+          multiply_block<Q * L::quad_vectors, QW, L::quad_vectors == 1 ? 0 : W>(k, product, row, rows, block);
         });
       }
     });
@@ -86,7 +94,8 @@ struct StagedForward : ForwardFrame<S> {
 
   // in the form of ForwardFrame::project_block
   template <int V, Index row_size, Index vector>
-  static void multiply_block(const Context& k, const Product& product, Index row, Index count, const Block& block) {
+  static void multiply_block(const Context& k, const GateProduct<Real>& product, Index row, const Range& rows,
+                             const Block& block) {
     const RecurrentForward<Real>& a = k.a;
     const Index I = a.size.I, P = a.size.P, first = k.part.positions.begin;
     ProductTile<Real> tile;
@@ -102,7 +111,7 @@ struct StagedForward : ForwardFrame<S> {
     tile.c_vector = vector ? vector : k.gate_rows * row_size;
     tile.lanes = W;
     Real* to = product.plane + G * block.unit * k.gate_rows + row * row_size;
-    for_tiles(0, count, S::tile_rows[V], [&](Index r, Index m) {
+    for_tiles(rows.begin, rows.end, S::tile_rows[V], [&](Index r, Index m) {
       for (Index i = 0; i < m; ++i) {
         tile.operand[0].row[i] = k.x[first + r + i];
         tile.operand[1].row[i] = k.entering[first + r + i];

@@ -7,7 +7,9 @@
 
 namespace {
 using lstmx::Activation;
+using lstmx::Bf16;
 using lstmx::ConstView3;
+using lstmx::Engine;
 using lstmx::Function;
 using lstmx::Index;
 using lstmx::RecurrentBackward;
@@ -17,6 +19,7 @@ using lstmx::RecurrentSizes;
 using lstmx::RecurrentWeights;
 using lstmx::Schedule;
 using lstmx::StagedInputs;
+using lstmx::TileProduct;
 using lstmx::VariantOptions;
 using lstmx::View3;
 }  // namespace
@@ -35,6 +38,10 @@ using lstmx::View3;
 #include "../cells/rnn.h"
 #include "../cells/variant.h"
 // the drivers
+#include "tiles.h"
+//
+#include "tile_linear.h"
+//
 #include "linear.h"
 #include "optimizer.h"
 //
@@ -44,6 +51,9 @@ using lstmx::View3;
 //
 #include "chunk_gradients.h"
 #include "forward.h"
+//
+#include "tile_backward.h"
+#include "tile_forward.h"
 //
 #include "backward.h"
 #include "cell_backward.h"
@@ -61,7 +71,9 @@ struct CellEntries {
 
   static Index pack_forward_size(Index I, Index H, Index P) { return L::pack_forward_size(traits, I, H, P); }
   static Index pack_backward_size(Index I, Index H, Index P) { return L::pack_backward_size(traits, I, H, P); }
-  static Index backward_work_size(const RecurrentSizes& n) { return Backward<S>::work_size(traits, n); }
+  static Index backward_work_size(const RecurrentSizes& n, int threads) {
+    return Backward<S>::work_size(traits, n, threads);
+  }
   static void pack_forward(const RecurrentWeights<Real>& w, Index I, Index H, Index P, Real* packed) {
     L::pack_forward(traits, w, I, H, P, packed);
   }
@@ -69,14 +81,15 @@ struct CellEntries {
     L::pack_backward(traits, w, I, H, P, packed);
   }
   static void forward(const RecurrentForward<Real>& a) {
-    if constexpr (Cell::staged || !S::fuses) {
-      using Staged = StagedCell<S, Cell>;
-      if constexpr (Cell::normalizes) {
-        StagedForward<S>::run(a, traits, &Staged::apply, &Staged::apply_output);
-      } else {
-        StagedForward<S>::run(a, traits, &Staged::apply, nullptr);
-      }
+    using Staged = StagedCell<S, Cell>;
+    if constexpr (Cell::normalizes) {
+      StagedForward<S>::run(a, traits, &Staged::apply, &Staged::apply_output);
+    } else if constexpr (Cell::staged || !S::fuses) {
+      StagedForward<S>::run(a, traits, &Staged::apply, nullptr);
     } else {
+      if constexpr (makes_parts<S>) {
+        if (a.engine) return StagedForward<S>::run(a, traits, &Staged::apply, nullptr);
+      }
       FusedForward<S, Cell>::run(a, traits);
     }
   }
@@ -93,16 +106,35 @@ struct CellEntries {
 template <class S, template <class> class Cell>
 constexpr lstmx::CellKernels<RealOf<S>> cell_kernels() {
   using E = CellEntries<S, Cell<S>>;
-  return {Cell<S>::gate_rows,   E::pack_forward_size,       E::pack_backward_size,
-          Layout<S>::tape_size, ForwardFrame<S>::work_size, E::backward_work_size,
-          E::pack_forward,      E::pack_backward,           E::forward,
+  lstmx::SplitKernels<RealOf<S>> split{};
+  if constexpr (makes_parts<S>) {
+    split = {TileForward<S>::split_size, TileBackward<S>::split_size, TileForward<S>::split, TileBackward<S>::split};
+  }
+  return {Cell<S>::gate_rows,
+          E::pack_forward_size,
+          E::pack_backward_size,
+          Layout<S>::tape_size,
+          ForwardFrame<S>::work_size,
+          E::backward_work_size,
+          E::pack_forward,
+          E::pack_backward,
+          split,
+          E::forward,
           E::backward};
 }
 
 template <class S>
 constexpr lstmx::LinearKernels<RealOf<S>> linear_kernels() {
   using L = Linear<S>;
-  return {L::pack_forward_size, L::pack_backward_size, L::pack_forward, L::pack_backward, L::forward, L::backward};
+  lstmx::SplitKernels<RealOf<S>> split{};
+  if constexpr (makes_parts<S>) {
+    using T = TileLinear<S>;
+    split = {T::forward_split_size, T::backward_split_size, T::split_forward, T::split_backward};
+  }
+  return {L::pack_forward_size, L::pack_backward_size,
+          L::pack_forward,      L::pack_backward,
+          L::work_size,         L::forward,
+          L::backward,          split};
 }
 
 template <class S>
@@ -121,16 +153,11 @@ constexpr lstmx::Kernels<RealOf<S>> kernels() {
 }  // namespace
 
 #define LSTMX_PASTE(a, b) a##b
-#define LSTMX_TABLE(name) LSTMX_PASTE(target_, name)
-#define LSTMX_STRING_OF(name) #name
-#define LSTMX_STRING(name) LSTMX_STRING_OF(name)
+#define LSTMX_TABLE(prefix, name) LSTMX_PASTE(prefix, name)
 
 namespace lstmx {
 
-constinit const TargetKernels LSTMX_TABLE(LSTMX_TARGET_NAME) = {
-    LSTMX_STRING(LSTMX_TARGET_NAME),
-    kernels<Choices>(),
-    kernels<Choices64>(),
-};
+constinit const Kernels<float> LSTMX_TABLE(float32_, LSTMX_TARGET_NAME) = kernels<Choices>();
+constinit const Kernels<double> LSTMX_TABLE(float64_, LSTMX_TARGET_NAME) = kernels<Choices64>();
 
 }  // namespace lstmx

@@ -103,7 +103,42 @@ struct Avx512 {
     return _mm512_permutexvar_ps(_mm512_castps_si512(t), errors);
   }
 
+  // ---- parts in bf16, the upper half of a float
+
+  // a rounded to bf16, ties away from zero
+  LSTMX_INLINE Vec rounded_bf16(Vec a) {
+    const __m512i bits = _mm512_add_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(0x8000));
+    return _mm512_castsi512_ps(_mm512_and_si512(bits, upper_halves()));
+  }
+  // the upper halves of both, lane by lane: low's, then high's
+  LSTMX_INLINE Vec paired_bf16(Vec low, Vec high) {
+    const __m512i right = _mm512_srli_epi32(_mm512_castps_si512(low), 16);
+    // right | (high & upper_halves)
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(right, _mm512_castps_si512(high), upper_halves(), 0xf8));
+  }
+  // by magnitude, NaN above all
+  LSTMX_INLINE Vec larger_magnitude(Vec a, Vec b) {
+    const __m512i magnitude = _mm512_and_si512(_mm512_castps_si512(b), _mm512_set1_epi32(0x7fffffff));
+    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), magnitude));
+  }
+  // of magnitudes: a bit for each that is neither 0 nor within [least, most]
+  LSTMX_INLINE unsigned outside(Vec magnitudes, float least, float most) {
+    const unsigned zero = _mm512_cmp_ps_mask(magnitudes, _mm512_setzero_ps(), _CMP_EQ_OQ);
+    const unsigned above = _mm512_cmp_ps_mask(magnitudes, set(least), _CMP_GE_OQ);
+    const unsigned below = _mm512_cmp_ps_mask(magnitudes, set(most), _CMP_LE_OQ);
+    return ~(zero | (above & below)) & 0xffff;
+  }
+  // the lanes of `lanes`; the others read as 0
+  LSTMX_INLINE Vec load_lanes_of(const float* p, unsigned lanes) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), p);
+  }
+  LSTMX_INLINE float largest_magnitude(Vec magnitudes) {
+    const int bits = _mm512_reduce_max_epi32(_mm512_castps_si512(magnitudes));
+    return _mm512_cvtss_f32(_mm512_castsi512_ps(_mm512_set1_epi32(bits)));
+  }
+
  private:
+  LSTMX_INLINE __m512i upper_halves() { return _mm512_set1_epi32(static_cast<int>(0xffff0000u)); }
   LSTMX_INLINE __mmask16 mask(ptrdiff_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
 };
 
