@@ -67,7 +67,7 @@ Products choose_products(const Engine* engine, const ProductSettings& settings, 
     whole += rounded(depth, 32);
   }
   const double used = double(rows) * double(valid) * double(columns) /
-                      (double(rounded(rows, 16)) * double(whole) * double(rounded(columns, 16)));
+                      (double(rounded(rows, engine->rows)) * double(whole) * double(rounded(columns, 16)));
   return engine->gain[parts - 1] * used > worth ? tiles : units;
 }
 

@@ -54,5 +54,6 @@ constinit const Engine engine_amx = {
     &enter,
     &leave,
     {4.0, 2.1, 1.25},
+    16,
 };
 }  // namespace lstmx

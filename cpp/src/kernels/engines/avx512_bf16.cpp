@@ -72,6 +72,6 @@ void nothing() {}
 
 namespace lstmx {
 constinit const Engine engine_avx512_bf16 = {
-    "avx512_bf16", {&multiply, nullptr, nullptr}, &nothing, &nothing, {1.6, 0.0, 0.0},
+    "avx512_bf16", {&multiply, nullptr, nullptr}, &nothing, &nothing, {1.6, 0.0, 0.0}, 1,
 };
 }  // namespace lstmx
