@@ -1,8 +1,8 @@
 """Products by engines: the error at each precision, what is out of their range, and rows that stand alone.
 
-An engine multiplies numbers given as sums of bf16 parts (cpp/src/kernels/generic/tiles.h). At `highest` it has
-to meet every test that multiply-add units meet: the target `emulated` runs all of this folder, as `amx` does
-where there is one. Here is what only engines have.
+An engine multiplies numbers given as sums of bf16 parts (cpp/src/kernels/generic/tiles.h). At `highest` it
+has to meet every test that multiply-add units meet: the target `emulated` runs all of this folder, as `amx`
+does where there is one. Here is what only engines have.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class TestPrecision:
     @pytest.mark.parametrize("sizes", [(6, 21, 37, 43), (3, 5, 7, 33), (40, 33, 9, 12)], ids=str)
     @pytest.mark.parametrize("precision", LOWER)
     def test_errors(self, rng, precision, sizes):
-        """Each precision keeps its bound, and is so much worse than the one above that it cannot be that one."""
+        """Each precision keeps its bound, and is too much worse than the one above to be that one."""
         case = make_case(rng, *sizes)
         case["lengths"] = rng.integers(0, sizes[0] + 1, sizes[1])
         case["resets"] = rng.random(sizes[:2]) < 0.1
