@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         Sequential,
         fold_batch_norm,
     )
+    from lstmx.precision import float32_precision, get_float32_precision, set_float32_precision
     from lstmx.targets import show_config
     from lstmx.trainer import Trainer
 
@@ -66,9 +67,11 @@ __all__ = [
     "callbacks",
     "data",
     "files",
+    "float32_precision",
     "fold_batch_norm",
     "forecast",
     "functional",
+    "get_float32_precision",
     "get_num_threads",
     "layers",
     "load",
@@ -77,6 +80,7 @@ __all__ = [
     "plotting",
     "reference",
     "save",
+    "set_float32_precision",
     "set_num_threads",
     "show_config",
     "targets",
@@ -99,8 +103,11 @@ _MODULE_OF = {
     "Forecaster": "forecast",
     "History": "history",
     "Trainer": "trainer",
+    "float32_precision": "precision",
+    "get_float32_precision": "precision",
     "load": "files",
     "save": "files",
+    "set_float32_precision": "precision",
     "show_config": "targets",
 }
 

@@ -65,6 +65,14 @@ MAKERS = {
     "Residual(LSTM(4, [3, 4], num_layers=2, connection='residual'))": lambda: lstmx.Residual(
         lstmx.LSTM(4, [3, 4], connection="residual", rng=0)
     ),
+    "LSTM(4, [3, 5], num_layers=2, connection='residual', precision='high', engine='tiles')": lambda: (
+        lstmx.LSTM(4, [3, 5], connection="residual", precision="high", engine="tiles", rng=0)
+    ),
+    "GRU(4, 3, precision='medium')": lambda: lstmx.GRU(4, 3, precision="medium", rng=0),
+    "RNN(4, 3, engine='fma')": lambda: lstmx.RNN(4, 3, engine="fma", rng=0),
+    "Linear(4, 3, precision='medium', engine='tiles')": lambda: lstmx.Linear(
+        4, 3, precision="medium", engine="tiles", rng=0
+    ),
     "Linear(4, 3)": lambda: lstmx.Linear(4, 3, rng=0),
     "Linear(4, 3, bias=False, init='glorot')": lambda: lstmx.Linear(4, 3, False, init="glorot", rng=0),
     "Linear(4, 3, init='normal', bias_init=0.1)": lambda: lstmx.Linear(

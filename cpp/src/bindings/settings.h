@@ -1,4 +1,4 @@
-// What a layer says of its products, from Python and back.
+// What a layer or a thread says of its products, from Python and back.
 #pragma once
 #include <optional>
 #include <string>

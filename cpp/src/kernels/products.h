@@ -1,6 +1,6 @@
 // How exact products of float32 have to be, and what makes them: multiply-add units, or the active target's engine.
 // LSTMX_PRECISION in the environment gives the default precision at the first use, set_default_precision() later; a
-// layer may have its own.
+// thread may have its own for a while, and what a layer says of itself stands before both.
 #pragma once
 #include <initializer_list>
 #include <optional>
@@ -19,16 +19,22 @@ enum class Wish {
   tiles
 };  // the layer's: by the cost rule, never an engine, an engine wherever there is one
 
-Precision default_precision();  // throws std::invalid_argument on a wrong LSTMX_PRECISION
+Precision
+default_precision();  // the thread's or the process's; throws std::invalid_argument on a wrong LSTMX_PRECISION
 void set_default_precision(const std::string& name);
 Precision precision_of(const char* what, const std::string& name);  // throws std::invalid_argument
 Wish wish_of(const std::string& name);                              // auto, fma or tiles; throws std::invalid_argument
 const char* precision_name(Precision);
+const char* wish_name(Wish);
 
+// What a layer, or a thread, says; none and `choose` leave it to the next: the thread, then the process.
 struct ProductSettings {
-  std::optional<Precision> precision;  // of the layer
+  std::optional<Precision> precision;
   Wish wish = Wish::choose;
 };
+
+ProductSettings thread_settings();  // of the calling thread; nothing at first
+void set_thread_settings(const ProductSettings&);
 
 struct Products {
   const Engine* engine;  // null: multiply-add units

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from lstmx import _core
-from lstmx._checks import FLOAT32, FloatArray, check_bool, check_choice, check_float, check_int
+from lstmx._checks import FloatArray, check_bool, check_choice, check_float, check_int
 from lstmx._inputs import Spans, as_dense, check_dtype
 from lstmx.layers.arena import Arena, Parameter, Shape
 from lstmx.layers.initial import fill_glorot, fill_normal, fill_uniform
 from lstmx.layers.module import Backward, Module
+from lstmx.layers.products import Products, Settings, new_linear_plan, products_of
 
 
 class Linear(Module):
@@ -31,6 +32,8 @@ class Linear(Module):
         bias_init: The number at which the biases start. None: as PyTorch for init="pytorch" (drawn like the
             weights), otherwise 0.
         dtype: Of parameters, x and y: "float32" or "float64".
+        precision: How exact products have to be, or None, as the process or thread says: see `LSTM`.
+        engine: What makes products: "auto", "fma" or "tiles".
         rng: Seed or generator for the initial values: `np.random.default_rng(rng)`.
 
     Parameters: `weight [out, in]`, `bias [out]`.
@@ -65,9 +68,20 @@ class Linear(Module):
         init: str = "pytorch",
         bias_init: float | None = None,
         dtype: str = "float32",
+        precision: str | None = None,
+        engine: str = "auto",
         rng: Any = None,
     ) -> None:
-        self._configure(in_features, out_features, bias, init=init, bias_init=bias_init, dtype=dtype)
+        self._configure(
+            in_features,
+            out_features,
+            bias,
+            init=init,
+            bias_init=bias_init,
+            dtype=dtype,
+            precision=precision,
+            engine=engine,
+        )
         self._create(rng)
 
     def _configure(
@@ -79,6 +93,8 @@ class Linear(Module):
         init: Any = "pytorch",
         bias_init: Any = None,
         dtype: Any = "float32",
+        precision: Any = None,
+        engine: Any = "auto",
     ) -> None:
         self.input_size = check_int("in_features", in_features, minimum=1)
         self.output_size = check_int("out_features", out_features, minimum=1)
@@ -88,6 +104,7 @@ class Linear(Module):
             raise ValueError(f"bias_init: expected None with bias=False, got {bias_init!r}")
         self.bias_init = None if bias_init is None else check_float("bias_init", bias_init)
         self.dtype = check_dtype("dtype", dtype)
+        self._settings = Settings.check(precision, engine, self.dtype)
 
     @property
     def in_features(self) -> int:
@@ -99,6 +116,27 @@ class Linear(Module):
         """Width of y."""
         return self.output_size
 
+    @property
+    def precision(self) -> str | None:
+        """How exact products have to be; None: as the process or the thread says."""
+        return self._settings.precision
+
+    @property
+    def engine(self) -> str:
+        """What makes products: "auto", "fma" or "tiles"."""
+        return self._settings.engine
+
+    def products(self, rows: int) -> Products:
+        """Return what makes the products on the active target in a call with so many rows of x.
+
+        Rows count along all axes but the last. A call whose numbers are out of an engine's range, as Inf and
+        NaN are, leaves them to multiply-add units nevertheless.
+
+        Raises:
+            TypeError, ValueError: `rows` is not an integer, or below 1.
+        """
+        return products_of(self._plan, check_int("rows", rows, minimum=1))
+
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments, with the class under "type"."""
         return {
@@ -109,7 +147,7 @@ class Linear(Module):
             "init": self.init,
             "bias_init": self.bias_init,
             "dtype": self.dtype.name,
-        }
+        } | self._settings.config()
 
     def _parameters(self) -> Iterator[Parameter]:
         yield Parameter("weight", (self.output_size, self.input_size), False)
@@ -132,8 +170,7 @@ class Linear(Module):
 
     def _bind(self, arena: Arena) -> None:
         super()._bind(arena)
-        plan = _core.LinearPlan if self.dtype == FLOAT32 else _core.LinearPlan64
-        self._plan = plan(self.input_size, self.output_size)
+        self._plan = new_linear_plan(self.input_size, self.output_size, self.dtype, self._settings)
         self._weights = (self._params["weight"], self._params.get("bias"))
         self._d_weights = (self._grads["weight"], self._grads.get("bias"))
 

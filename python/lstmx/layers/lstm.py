@@ -116,6 +116,11 @@ class LSTM(Recurrent):
             All results are the same bits but for gradients of parameters, which sum stretch by stretch. For
             long sequences; the square root of T is a good number.
         dtype: Of parameters, x, y and states: "float32" or "float64", which takes two to three times as long.
+        precision: How exact products have to be: "highest", "high" or "medium"; None: as
+            `lstmx.set_float32_precision` or a `lstmx.float32_precision` block says.
+        engine: What makes products: "auto", the target's engine where it is faster, unless a
+            `lstmx.float32_precision` block says something else; "fma", the multiply-add units; "tiles", the
+            engine wherever there is one. float64 has none.
         rng: Seed or generator of the initial values and of dropout: `np.random.default_rng(rng)`.
 
     Parameters of layer k: `weight_ih_lk [4H, in]` (in is I, or the width of y of the layer before),
@@ -229,6 +234,8 @@ class LSTM(Recurrent):
         init: str = "pytorch",
         checkpoint_steps: int | None = None,
         dtype: str = "float32",
+        precision: str | None = None,
+        engine: str = "auto",
         rng: Any = None,
     ) -> None:
         self._configure(
@@ -258,6 +265,8 @@ class LSTM(Recurrent):
             init=init,
             checkpoint_steps=checkpoint_steps,
             dtype=dtype,
+            precision=precision,
+            engine=engine,
         )
         self._warn_of_dropout()
         self._create(rng)

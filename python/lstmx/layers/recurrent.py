@@ -25,6 +25,7 @@ from lstmx.layers.direction import BOTH, FORWARD, REVERSE
 from lstmx.layers.initial import fill_glorot, fill_uniform
 from lstmx.layers.masks import Drops
 from lstmx.layers.module import Backward, Module
+from lstmx.layers.products import Products, Settings, new_linear_plan, products_of
 from lstmx.layers.record import Record
 from lstmx.layers.stack import Cell, CellsBackward, Layer, StackBackward, run
 from lstmx.layers.states import HalfLayout, State, StateLayout, cells_of
@@ -68,6 +69,8 @@ class Recurrent(Module):
         init: Any = "pytorch",
         checkpoint_steps: Any = None,
         dtype: Any = "float32",
+        precision: Any = None,
+        engine: Any = "auto",
     ) -> None:
         self.input_size = check_int("input_size", input_size, minimum=1)
         self.hidden_size, self.num_layers = _check_widths(hidden_size, num_layers)
@@ -92,6 +95,7 @@ class Recurrent(Module):
         self.init = check_choice("init", init, ("pytorch", "glorot"))
         self.checkpoint_steps = check_checkpoint_steps(checkpoint_steps)
         self.dtype = check_dtype("dtype", dtype)
+        self._settings = Settings.check(precision, engine, self.dtype)
 
     def _finish_configuration(self, keep_h: float, keep_c: float) -> None:
         """Derive what follows from the arguments, with the probabilities of zoneout."""
@@ -123,8 +127,37 @@ class Recurrent(Module):
         """Return the constructor's arguments, with the class under "type"."""
         import inspect
 
-        names = [name for name in inspect.signature(type(self)).parameters if name != "rng"]
-        return {"type": type(self).__name__} | {name: _as_json(getattr(self, name)) for name in names}
+        others = {"rng", *Settings._fields}
+        names = [name for name in inspect.signature(type(self)).parameters if name not in others]
+        arguments = {name: _as_json(getattr(self, name)) for name in names}
+        return {"type": type(self).__name__} | arguments | self._settings.config()
+
+    @property
+    def precision(self) -> str | None:
+        """How exact products have to be; None: as the process or the thread says."""
+        return self._settings.precision
+
+    @property
+    def engine(self) -> str:
+        """What makes products: "auto", "fma" or "tiles"."""
+        return self._settings.engine
+
+    def products(self, batch_size: int) -> list[Products]:
+        """Return what makes each layer's products on the active target in a call with so many rows.
+
+        Those of `connection` are not among them. A call whose numbers are out of an engine's range, as Inf
+        and NaN are, leaves them to multiply-add units nevertheless.
+
+        Raises:
+            TypeError, ValueError: `batch_size` is not an integer, or below 1.
+
+        Example:
+            >>> import lstmx
+            >>> lstmx.LSTM(64, 512, 2, engine="fma").products(64)[1]
+            Products(engine='fma', precision='highest')
+        """
+        rows = check_int("batch_size", batch_size, minimum=1)
+        return [products_of(layer.cells[0].plan, rows) for layer in self._layers]
 
     # --- the cell -------------------------------------------------------------------------------------------
 
@@ -132,9 +165,9 @@ class Recurrent(Module):
     def _plan(self, width: int, hidden: int) -> _core.LstmPlan:
         """Return the plan of one layer in one direction: `_new_plan` with the cell's options."""
 
-    @property
-    def _new_plan(self) -> type[_core.LstmPlan]:
-        return _core.LstmPlan if self.dtype == FLOAT32 else _core.LstmPlan64
+    def _new_plan(self, width: int, hidden: int, **options: Any) -> _core.LstmPlan:
+        kind = _core.LstmPlan if self.dtype == FLOAT32 else _core.LstmPlan64
+        return kind(width, hidden, **options, **self._settings._asdict())
 
     def _cell_parameters(self, hidden: int) -> Iterator[tuple[str, Shape]]:
         """Yield what a cell has besides weights and biases: `weight_hr` or `weight_ch`."""
@@ -227,10 +260,12 @@ class Recurrent(Module):
             plan = self._plan(width, hidden)
             cells.append(Cell(plan, weights, d_weights, others, d_others, initial, d_initial))
         connection = None
-        new_affine = _core.LinearPlan if self.dtype == FLOAT32 else _core.LinearPlan64
         if self.connection is not None and index > 0:
             projection, gate = (
-                Affine(new_affine(width, output), *both(f"l{index}", f"weight_{kind}", f"bias_{kind}"))
+                Affine(
+                    new_linear_plan(width, output, self.dtype, self._settings),
+                    *both(f"l{index}", f"weight_{kind}", f"bias_{kind}"),
+                )
                 if f"weight_{kind}_l{index}" in params
                 else None
                 for kind in ("res", "gate")

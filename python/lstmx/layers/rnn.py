@@ -43,6 +43,8 @@ class RNN(Recurrent):
         init: How weights start, "pytorch" or "glorot".
         checkpoint_steps: None, or the number of steps between saved states in training.
         dtype: Of parameters, x, y and states: "float32" or "float64".
+        precision: How exact products have to be, or None, as the process or thread says: see `LSTM`.
+        engine: What makes products: "auto", "fma" or "tiles".
         rng: Seed or generator of the initial values and of dropout: `np.random.default_rng(rng)`.
 
     Parameters of layer k: `weight_ih_lk [H, in]`, `weight_hh_lk [H, H]`, `bias_ih_lk [H]`, `bias_hh_lk [H]`,
@@ -97,6 +99,8 @@ class RNN(Recurrent):
         init: str = "pytorch",
         checkpoint_steps: int | None = None,
         dtype: str = "float32",
+        precision: str | None = None,
+        engine: str = "auto",
         rng: Any = None,
     ) -> None:
         self._configure(
@@ -118,6 +122,8 @@ class RNN(Recurrent):
             init=init,
             checkpoint_steps=checkpoint_steps,
             dtype=dtype,
+            precision=precision,
+            engine=engine,
         )
         self._warn_of_dropout()
         self._create(rng)
