@@ -37,7 +37,7 @@ SWEEP_ROUNDS, SWEEP_SECONDS = 5, 0.04
 
 def precisions() -> list[str]:
     """Those that the active target has an engine for."""
-    return [p for p in ("highest", "high", "medium") if lstmx.LSTM(64, 64, precision=p).products(64) != "fma"]
+    return [p for p in ("highest", "high", "medium") if lstmx.LSTM(64, 64, precision=p).products(64)[0].engine != "fma"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -102,7 +102,7 @@ def cost_rule(precision: str, number: int, seed: int) -> Row:
     """How the rule's choice does beside the units where it takes the engine: the worst of random shapes."""
     lowest, where, chosen = float("inf"), "", 0
     for case in draw(number, seed, max_gflop=1.0):
-        if lstmx.LSTM(case.I, case.H, precision=precision).products(case.B) == "fma":
+        if lstmx.LSTM(case.I, case.H, precision=precision).products(case.B)[0].engine == "fma":
             continue
         for mode in MODES:
             chosen += 1

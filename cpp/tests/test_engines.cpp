@@ -114,7 +114,7 @@ void check_choice() {
     ProductSettings settings;
     settings.precision = precision_of("precision", precision);
     settings.wish = wish_of(wish);
-    const Products products = choose_products(&engine, settings, rows, {I, H}, 4 * H);
+    const Products products = choose_products(&engine, settings, {rows, {I, H}, 4 * H, true});
     CHECK((products.engine == nullptr) == (products.parts == 0));
     return products.parts;
   };
@@ -129,9 +129,10 @@ void check_choice() {
   CHECK(choice(amx, "highest", "tiles", 1, 1, 1) == 3);
   const auto& dots = engine_avx512_bf16;
   CHECK(choice(dots, "highest", "auto", 48, 96, 160) == 0 && choice(dots, "high", "tiles", 48, 96, 160) == 0);
-  CHECK(choice(dots, "medium", "auto", 1, 96, 160) == 1);
+  CHECK(choice(dots, "medium", "auto", 8, 96, 160) == 1);
+  CHECK(choice(dots, "medium", "auto", 1, 96, 160) == 0);
   CHECK(choice(dots, "medium", "auto", 50, 10, 10) == 0);
-  CHECK(choose_products(nullptr, {}, 48, {96, 160}, 640).engine == nullptr);
+  CHECK(choose_products(nullptr, {}, {48, {96, 160}, 640, true}).engine == nullptr);
   CHECK(throws<std::invalid_argument>([] { precision_of("x", "exact"); }, "x: expected one of highest, high, medium"));
   CHECK(throws<std::invalid_argument>([] { wish_of("gpu"); }, "engine: expected one of auto, fma, tiles"));
 }
