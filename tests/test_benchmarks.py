@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lstmx
 from lstmx import _bench
 from lstmx._bench import Case, Disagreement, Worker, check_agreement, compare
 
@@ -23,6 +24,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import harness  # noqa: E402
+import precision  # noqa: E402
 import probe  # noqa: E402
 import report  # noqa: E402
 import shapes  # noqa: E402
@@ -465,3 +467,43 @@ def test_rows_of_another_machine_are_not_kept(tmp_path, monkeypatch):
     content["machine"]["processor"] = "another"
     path.write_text(json.dumps(content))
     assert harness.merge_rows("lstm", [new]) == [new]
+
+
+@pytest.fixture
+def emulated():
+    if "emulated" not in lstmx.targets.supported():
+        pytest.skip("the target emulated needs AVX-512: the errors of precisions were NOT measured")
+
+
+@needs_torch
+def test_errors_by_precision(emulated):
+    found = precision.errors(precision.Size(6, 17, 9, 20))
+    for name in precision.ARRAYS:
+        largest = {side: quantiles[name][-1] for side, quantiles in found.items()}
+        assert largest["PyTorch"] < 1e-4
+        assert max(largest["highest"], largest["multiply-add"]) < 1e-5 < 1e-3 < largest["medium"] < 1
+        assert 1e-6 < largest["high"] < 1e-3
+        assert all(sorted(quantiles[name]) == quantiles[name] for quantiles in found.values())
+    assert found["highest"] != found["multiply-add"]
+
+
+def test_curves_by_precision(emulated, tmp_path):
+    size = precision.Size(5, 3, 4, 16)
+    made = precision.curves("to be or not to be, that is the question" * 3, 4, size)
+    assert made["multiply-add"] != made["highest"] != made["high"] != made["medium"]
+    for losses in made.values():
+        np.testing.assert_allclose(losses, made["multiply-add"], rtol=0.01)
+    text = precision.describe_curves(made, size)
+    assert text.startswith(
+        "4 steps of Adam on 3 windows of 5 characters; two layers of 16. The loss falls from"
+    )
+
+
+def test_figures_go_between_their_marks():
+    page = precision.PAGE.read_text()
+    for mark in ("summary", "errors", "curves"):
+        page = precision.put(page, mark, f"the {mark}")
+        assert f"<!-- {mark} -->\nthe {mark}\n<!-- end -->" in page
+    assert page.count("<!-- end -->") == 3
+    with pytest.raises(ValueError, match="expected one mark 'other', got 0"):
+        precision.put(page, "other", "")
