@@ -15,7 +15,7 @@ from typing import Any
 import probe
 from harness import Row, read_results
 from lstmx._bench import Case
-from shapes import SHAPES, WORST_OF_SWEEP, Target, targets
+from shapes import AGAINST_TORCH_BY_ENGINE, SHAPES, WORST_OF_SWEEP, Target, targets
 
 PAGE = Path(__file__).with_name("RESULTS.md")
 ISA_NAMES = {"native": "best instruction set", "avx2": "all sides limited to AVX2"}
@@ -46,12 +46,15 @@ def main() -> int:
 def write() -> Path:
     """Write the page; returns its path."""
     lines = ["# Results", "", *_INTRODUCTION.split("\n")]
-    lstm, step, variants, sweep = map(read_results, ("lstm", "torch_step", "variants", "sweep"))
+    names = ("lstm", "torch_step", "variants", "sweep", "engines")
+    lstm, step, variants, sweep, engines = map(read_results, names)
     if lstm is not None:
         lines += [*_describe(lstm["machine"]), *_LEGEND.split("\n"), *_tables(lstm["rows"])]
         lines += _missed(lstm["rows"])
     if step is not None:
         lines += _steps(step["rows"])
+    if engines is not None:
+        lines += _engines(engines)
     if variants is not None:
         lines += _variants(variants)
     if sweep is not None:
@@ -229,6 +232,43 @@ def _step_line(row: Row) -> list[str]:
         *(microseconds(seconds[side]) for side in ("lstmx", "torch", "rest")),
         *(f"{ratio[name]:.2f}" for name in ("median", "low", "high")),
         f"{seconds['torch'] / seconds['rest']:.1f}",
+        _figures(target),
+        _reached(ratio, target),
+    ]
+
+
+def _engines(engines: dict[str, Any]) -> list[str]:
+    head = ["shape", "T,B,I,H", "precision", "", "threads", "lstmx", "PyTorch", "ratio", "lowest", "highest"]
+    rule = [
+        f"At `{row['precision']}` the engine was chosen for {row['chosen']} of {row['shapes']} calls of random shapes;"
+        f" the worst of them had {row['worst']:.2f} times the speed of multiply-add units, at {row['shape']}"
+        " (at least 0.97)."
+        for row in engines["rule"]
+    ]
+    return [
+        "## Products by an engine",
+        "",
+        f"Target `{engines['machine']['target']}`, at the precisions that it has an engine for: `highest` and `high`",
+        "beside PyTorch in float32, `medium` beside PyTorch in bfloat16. Microseconds.",
+        "",
+        *_markdown([*head, "at least", "reached"], [_engine_line(row) for row in engines["rows"]], left=4),
+        "",
+        *rule,
+        "",
+    ]
+
+
+def _engine_line(row: Row) -> list[str]:
+    ratio, seconds = row["ratio"], row["seconds"]
+    target = getattr(AGAINST_TORCH_BY_ENGINE[row["precision"]][row["shape"]], row["mode"])
+    return [
+        row["shape"],
+        ",".join(str(row[letter]) for letter in "TBIH"),
+        row["precision"],
+        row["mode"],
+        str(row["threads"]),
+        *(microseconds(seconds[side]) for side in ("lstmx", row["peer"])),
+        *(f"{ratio[name]:.2f}" for name in ("median", "low", "high")),
         _figures(target),
         _reached(ratio, target),
     ]

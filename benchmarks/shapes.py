@@ -71,6 +71,15 @@ AGAINST_PACKED: dict[str, Target] = {
 AGAINST_TORCH_STEP: dict[str, Target] = {"sine": Target(2), "small": Target(2), "medium": Target(1.1)}
 AGAINST_PACKED_STEP: dict[str, Target] = {"sine": Target(8), "small": Target(8)}
 
+# lstmx by an engine against PyTorch: in float32, and at `medium` in bfloat16.
+_BY_ENGINE = ("medium", "100,64,128,256", "100,64,256,512", "50,64,512,1024", "wide batch")
+AGAINST_TORCH_BY_ENGINE: dict[str, dict[str, Pair]] = {
+    "highest": dict.fromkeys(_BY_ENGINE, Pair(Target(1.8, 2.8), Target(1.8, 2.8)))
+    | dict.fromkeys(("medium", "50,64,512,1024"), Pair(Target(1.7, 2.5), Target(1.4, 2.2))),
+    "high": dict.fromkeys(_BY_ENGINE, Pair(Target(2.6, 4), Target(2.5, 4))),
+    "medium": dict.fromkeys(_BY_ENGINE, Pair(Target(1.3, 2), Target(1.6, 2.5))),
+}
+
 # Both sides limited to AVX2.
 LARGE = ("100,64,256,512", "50,64,512,1024")
 MEDIUM = ("medium", "100,64,128,256", "medium, two layers", "medium, both directions")

@@ -1,7 +1,9 @@
 """What all tests share: the targets, seeded random numbers, and `--runslow`.
 
 - `target`: a test that takes it runs once for every compiled target, with that target active. A target that
-  the machine lacks is skipped; LSTMX_REQUIRE_TARGETS ("all", or names with commas) makes it a failure.
+  the machine lacks is skipped; LSTMX_REQUIRE_TARGETS ("all", or names with commas) makes it a failure. Left
+  out is what would be the same test twice: a target whose engine is for other precisions than the default,
+  and engines in float64.
 - `dtype`: a test that takes it runs once for float32 and once for float64.
 - `rng`: a NumPy generator whose seed follows from the test's name; it is printed when the test fails.
   LSTMX_TEST_SEED=n changes all seeds.
@@ -41,7 +43,14 @@ def pytest_configure(config: pytest.Config) -> None:
         )
 
 
+# Targets that run the kernels of avx512, with an engine for products: at the default precision, and at lower
+# ones only (tests/kernels/test_engines.py has those).
+ENGINES = ("emulated", "amx")
+ENGINES_OF_LOWER_PRECISION = ("avx512_bf16",)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items[:] = [item for item in items if not _is_twice(item)]
     if config.getoption("--runslow"):
         return
     for item in items:
@@ -49,9 +58,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="slow: runs with --runslow"))
 
 
+def _is_twice(item: pytest.Item) -> bool:
+    given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return given.get("target") in ENGINES and given.get("dtype") == np.float64
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" in metafunc.fixturenames:
-        metafunc.parametrize("target", compiled_targets(), indirect=True)
+        names = [name for name in compiled_targets() if name not in ENGINES_OF_LOWER_PRECISION]
+        metafunc.parametrize("target", names, indirect=True)
     if "dtype" in metafunc.fixturenames:
         metafunc.parametrize("dtype", [np.dtype(np.float32), np.dtype(np.float64)], ids=str)
 

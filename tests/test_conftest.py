@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from lstmx import _core
+from tests.conftest import ENGINES_OF_LOWER_PRECISION
 
 ROOT = Path(__file__).resolve().parents[1]
-OTHERS = [name for name in _core.compiled_targets() if name != "portable"]
+OTHERS = [name for name in _core.compiled_targets() if name not in ("portable", *ENGINES_OF_LOWER_PRECISION)]
 
 # A machine that can run the portable target only.
 PLUGIN = """

@@ -21,7 +21,16 @@ int main() {
   CHECK(best(feature::avx2 | feature::fma) == "avx2");
   CHECK(best(feature::avx2 | feature::fma | feature::avx512f) == "avx2");
   CHECK(best(~0u & ~feature::avx512vl) == "avx2");
-  CHECK(best(~0u) == "avx512");
+  constexpr Features avx512 = feature::avx512f | feature::avx512bw | feature::avx512dq | feature::avx512vl;
+  CHECK(best(avx512) == "avx512");  // and never the emulation
+  CHECK(best(avx512 | feature::amx_tile) == "avx512");
+  CHECK(best(avx512 | feature::avx512_bf16) == "avx512_bf16");
+  CHECK(best(feature::avx2 | feature::fma | feature::amx_tile | feature::amx_bf16) == "avx2");
+  CHECK(best(~0u) == "amx");
+  CHECK(supported_targets(~0u).back()->engine == &engine_amx);
+  for (const TargetKernels* target : supported_targets(~0u)) {
+    if (target->name == std::string("avx512")) CHECK(target->engine == nullptr);
+  }
 #endif
   for (const TargetKernels* target : supported_targets()) {
     set_active_target(target->name);

@@ -193,7 +193,7 @@ void check_case(const Form& form, Index T, Index B, Index I, Index H, int thread
   const auto zeros = [](std::size_t n) { return std::vector<Real>(n, Real(0)); };
   const auto or_null = [](auto& numbers) { return numbers.empty() ? nullptr : numbers.data(); };
   auto y = zeros(k.dy.size()), h_n = zeros(k.h_0.size()), c_n = zeros(k.c_0.size());
-  RecurrentPlan<Real> plan(form.cell, I, H, P, form.options);
+  RecurrentPlan<Real> plan(form.cell, I, H, P, form.options, {});
   RecurrentCall<Real> call{};
   call.T = T;
   call.B = B;
@@ -313,7 +313,7 @@ void check_rows() {
 
 void check_sizes() {
   const auto refuses = [](Index I, Index H, Index P, const char* name) {
-    return throws<std::invalid_argument>([=] { RecurrentPlan<float>(Cell::lstm, I, H, P, plain); }, name);
+    return throws<std::invalid_argument>([=] { RecurrentPlan<float>(Cell::lstm, I, H, P, plain, {}); }, name);
   };
   CHECK(refuses(0, 4, 4, "input_size"));
   CHECK(refuses(4, Index{1} << 40, 4, "hidden_size"));

@@ -340,14 +340,17 @@ def lstmx_side(request: dict[str, Any], threads: int) -> Job:
     return Job({"y": y, "h_n": h_n, "c_n": c_n, "dx": dx, **grads}, train)
 
 
-def torch_side(request: dict[str, Any], threads: int, *, gradients: bool = False) -> Job:
+def torch_side(
+    request: dict[str, Any], threads: int, *, gradients: bool = False, dtype: str = "float32"
+) -> Job:
     """`torch.nn.LSTM`, in inference under `no_grad` unless `gradients`; with lengths: pack, run, unpack."""
     torch: Any = importlib.import_module("torch")  # untyped here, so that types do not depend on its presence
     torch.set_num_threads(threads)
     case = Case(**request)
     lstm = torch.nn.LSTM(case.I, case.H, case.layers, bidirectional=case.bidirectional)
     lstm.load_state_dict({name: torch.from_numpy(value) for name, value in case.weights().items()})
-    x = torch.from_numpy(case.x())
+    lstm = lstm.to(getattr(torch, dtype))
+    x = torch.from_numpy(case.x()).to(getattr(torch, dtype))
     lengths = torch.from_numpy(case.row_lengths()) if case.lengths else None
     call = _torch_call(torch, lstm, lengths, case.T)
 
@@ -355,11 +358,9 @@ def torch_side(request: dict[str, Any], threads: int, *, gradients: bool = False
         lstm.eval()
         run = call if gradients else torch.no_grad()(call)
         y, (h_n, c_n) = run(x)
-        return Job(
-            {name: a.detach().numpy() for name, a in (("y", y), ("h_n", h_n), ("c_n", c_n))}, lambda: run(x)
-        )
+        return Job(_arrays(y=y, h_n=h_n, c_n=c_n), lambda: run(x))
 
-    dy = torch.from_numpy(case.dy())
+    dy = torch.from_numpy(case.dy()).to(x.dtype)
     x.requires_grad_(True)
 
     def train() -> tuple[Any, Any]:
@@ -370,10 +371,12 @@ def torch_side(request: dict[str, Any], threads: int, *, gradients: bool = False
         return y, state
 
     y, (h_n, c_n) = train()
-    check = {name: a.detach().numpy() for name, a in (("y", y), ("h_n", h_n), ("c_n", c_n))}
-    check["dx"] = x.grad.numpy().copy()
-    check |= {name: p.grad.numpy().copy() for name, p in lstm.named_parameters()}
-    return Job(check, train)
+    grads = {name: p.grad for name, p in lstm.named_parameters()}
+    return Job(_arrays(y=y, h_n=h_n, c_n=c_n, dx=x.grad, **grads), train)
+
+
+def _arrays(**tensors: Any) -> dict[str, NDArray[np.float32]]:
+    return {name: tensor.detach().float().numpy().copy() for name, tensor in tensors.items()}
 
 
 def _torch_call(torch: Any, lstm: Any, lengths: Any, steps: int) -> Callable[[Any], Any]:

@@ -99,8 +99,10 @@ struct Engine {
   void (*multiply[3])(const TileProduct&);  // of 1, 2 and 3 parts
   void (*enter)();                          // before and after all that a thread multiplies in a call
   void (*leave)();
-  // For the choice: the speed of full tiles over that of the multiply-add units, by parts; 0: not used.
+  // For the choice (products.h): the speed of the products of full tiles over that of the multiply-add units, by parts,
+  // 0: not used; and how many rows cost as much as one.
   double gain[3];
+  Index rows;
 };
 
 // Functions that a cell may apply; alpha and beta as ONNX has them.

@@ -124,7 +124,7 @@ template <class Real>
 Products RecurrentPlan<Real>::products(Index B) const {
   const TargetKernels& target = active_target();
   if (kernels_of<Real>(target, cell_).split.forward == nullptr) return {nullptr, 0};
-  return choose_products(target.engine, settings_, B, {I_, P_}, 4 * H_);
+  return choose_products(target.engine, settings_, {B, {I_, P_}, 4 * H_, true});
 }
 
 template <class Real>
@@ -316,7 +316,7 @@ template <class Real>
 Products LinearPlan<Real>::products(Index N) const {
   const TargetKernels& target = active_target();
   if (target.of<Real>().linear.split.forward == nullptr) return {nullptr, 0};
-  return choose_products(target.engine, settings_, N, {in_}, out_);
+  return choose_products(target.engine, settings_, {N, {in_}, out_, false});
 }
 
 template <class Real>

@@ -1,5 +1,6 @@
 #include "products.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdlib>
@@ -40,6 +41,11 @@ thread_local ProductSettings of_thread;
 
 Index rounded(Index n, Index to) { return (n + to - 1) / to * to; }
 
+// of weights that are more than the others, and more than what stays near
+double memory_time(double bytes, double others) {
+  return bytes > l2_size && bytes > others ? 2.8 * (bytes - others) : 0;
+}
+
 }  // namespace
 
 Precision precision_of(const char* what, const std::string& name) { return find(precisions, what, name); }
@@ -66,21 +72,26 @@ void set_default_precision(const std::string& name) {
   chosen.store(static_cast<int>(precision_of("precision", name)), std::memory_order_relaxed);
 }
 
-Products choose_products(const Engine* engine, const ProductSettings& settings, Index rows,
-                         std::initializer_list<Index> depths, Index columns) {
+Products choose_products(const Engine* engine, const ProductSettings& settings, const ProductShape& shape) {
   const int parts = static_cast<int>(settings.precision.value_or(default_precision()));
   const Wish wish = settings.wish != Wish::choose ? settings.wish : of_thread.wish;
   const Products units{nullptr, 0}, tiles{engine, parts};
   if (engine == nullptr || wish == Wish::fma || engine->multiply[parts - 1] == nullptr) return units;
   if (wish == Wish::tiles) return tiles;
-  Index valid = 0, whole = 0;
-  for (const Index depth : depths) {
-    valid += depth;
-    whole += rounded(depth, 32);
+  double depth = 0, whole_depth = 0;
+  for (const Index each : shape.depths) {
+    depth += double(each);
+    whole_depth += double(rounded(each, 32));
   }
-  const double used = double(rows) * double(valid) * double(columns) /
-                      (double(rounded(rows, 16)) * double(whole) * double(rounded(columns, 16)));
-  return engine->gain[parts - 1] * used > worth ? tiles : units;
+  const double rows = double(shape.rows), columns = double(shape.columns);
+  const double whole_rows = double(rounded(shape.rows, engine->rows));
+  const double whole_columns = double(rounded(shape.columns, 16));
+  const double cell = shape.of_cell ? 24 : 0;
+  const double by_units = rows * columns * (depth + cell);
+  const double by_engine = whole_rows * whole_columns * whole_depth / engine->gain[parts - 1] +
+                           rows * whole_columns * (cell + 8) + rows * whole_depth * 20 * parts +
+                           memory_time(2 * parts * whole_depth * whole_columns, 4 * depth * columns);
+  return by_units > worth * by_engine ? tiles : units;
 }
 
 }  // namespace lstmx

@@ -13,14 +13,11 @@ namespace lstmx {
 // The words are PyTorch's. Without an engine that gains from less, all compute `highest`.
 enum class Precision { medium = 1, high = 2, highest = 3 };  // parts of bf16 that a number is given as
 
-enum class Wish {
-  choose,
-  fma,
-  tiles
-};  // the layer's: by the cost rule, never an engine, an engine wherever there is one
+// A layer's: by the cost rule, never an engine, an engine wherever there is one.
+enum class Wish { choose, fma, tiles };
 
-Precision
-default_precision();  // the thread's or the process's; throws std::invalid_argument on a wrong LSTMX_PRECISION
+// the thread's or the process's; throws std::invalid_argument on a wrong LSTMX_PRECISION
+Precision default_precision();
 void set_default_precision(const std::string& name);
 Precision precision_of(const char* what, const std::string& name);  // throws std::invalid_argument
 Wish wish_of(const std::string& name);                              // auto, fma or tiles; throws std::invalid_argument
@@ -41,11 +38,23 @@ struct Products {
   int parts;             // 0 without an engine
 };
 
-// The cost rule, for products of `rows` rows (of a step, where there are steps) of `depths` k by `columns` columns. It
-// looks at nothing that depends on how a sequence is cut: the engine is used where its gain (Engine::gain) times the
-// valid share of its tiles is more than `worth`.
-constexpr double worth = 1.03;
-Products choose_products(const Engine* engine, const ProductSettings& settings, Index rows,
-                         std::initializer_list<Index> depths, Index columns);
+// What is multiplied: `rows` rows (of a step, where there are steps) of the depths together by `columns` columns.
+struct ProductShape {
+  Index rows;
+  std::initializer_list<Index> depths;
+  Index columns;
+  bool of_cell;  // whether a cell is applied to the result
+};
+
+// The cost rule: whether the engine is used, by an estimate of both times that must differ by more than the factor
+// `worth`. It looks at nothing that depends on how a sequence is cut. In multiply-adds of the units:
+//   products   rows * columns * depth; by the engine of whole tiles, by its gain
+//   cell       of each number 24, and 8 more where the products are not in the same tile
+//   splitting  20 for each part of a number of the rows (once for its rows, and in training once for its columns)
+//   memory     2.8 for each byte by which weights in parts are larger, where they are beyond `l2_size` (30 GB/s)
+// The first comes from Engine::gain, the others are of this library's kernels, measured by benchmarks/engines.py.
+constexpr double worth = 1.1;
+constexpr double l2_size = 1024.0 * 1024.0;
+Products choose_products(const Engine* engine, const ProductSettings& settings, const ProductShape& shape);
 
 }  // namespace lstmx

@@ -67,5 +67,6 @@ constinit const Engine engine_emulated = {
     &nothing,
     &nothing,
     {1e9, 1e9, 1e9},
+    16,
 };
 }  // namespace lstmx
