@@ -58,9 +58,9 @@ SIZES = (Size(30, 16, 24, 40), Size(50, 64, 64, 128), Size(20, 32, 64, 384), Siz
 
 @contextlib.contextmanager
 def setting(precision: str | None) -> Iterator[None]:
-    """The emulated engine at a precision; None: multiply-add units."""
-    engine = {"precision": "highest", "engine": "fma"} if precision is None else {"precision": precision}
-    with lstmx.targets.use("emulated"), lstmx.float32_precision(**engine):
+    """The emulated engine at a precision, for all products; None: multiply-add units."""
+    engine = "fma" if precision is None else "tiles"
+    with lstmx.targets.use("emulated"), lstmx.float32_precision(precision, engine=engine):
         yield
 
 
@@ -161,17 +161,19 @@ def draw(path: Path, made: dict[str, list[float]]) -> None:
     figure = Figure(figsize=(7, 6), dpi=80, layout="constrained")
     above, below = figure.subplots(2, sharex=True)
     base = np.array(made["multiply-add"])
-    for (name, values), width in zip(made.items(), (6, 4, 2.5, 1, 1), strict=True):
+    for n, ((name, values), width) in enumerate(zip(made.items(), (6, 4, 2.5, 1, 1), strict=True)):
         if name != "other kernels":
-            above.plot(values, label=name, linewidth=width)
+            above.plot(values, label=name, linewidth=width, color=f"C{n}")
         if name != "multiply-add":
-            below.semilogy(np.abs(np.array(values) - base) + 1e-9, label=name, linewidth=1)
+            difference = np.abs(np.array(values) - base)
+            below.semilogy(difference + 1e-9, label=name, linewidth=1, color=f"C{n}")
     above.set_ylabel("loss")
     below.set_ylabel("difference from multiply-add")
     below.set_xlabel("step")
+    below.set_ylim(top=1)  # room for the names
     for axes in (above, below):
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="upper right", ncols=2)
     figure.savefig(path)
 
 
