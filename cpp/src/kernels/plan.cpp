@@ -73,9 +73,9 @@ void run_forward(const CellKernels<Real>& kernels, const PackedWeights<Real>& pa
 }  // namespace
 
 template <class Real>
+template <class Pack>
 std::shared_ptr<const Packed<Real>> PackedCache<Real>::get(const TargetKernels& target, std::int64_t version, int parts,
-                                                           Index size, BufferPool<Real>& pool,
-                                                           const std::function<bool(Real*)>& pack) {
+                                                           Index size, BufferPool<Real>& pool, const Pack& pack) {
   const std::lock_guard lock(mutex_);
   if (!latest_ || latest_->target != &target || latest_->version != version || latest_->parts != parts) {
     latest_.reset();  // its buffer may serve again
@@ -87,10 +87,10 @@ std::shared_ptr<const Packed<Real>> PackedCache<Real>::get(const TargetKernels& 
 }
 
 template <class Real>
+template <class Pack, class Split>
 PackedWeights<Real> WeightCache<Real>::get(const TargetKernels& target, std::int64_t version, int parts, Index size,
-                                           Index split_size, BufferPool<Real>& pool,
-                                           const std::function<void(Real*)>& pack,
-                                           const std::function<bool(const Real*, Bf16*)>& split) {
+                                           Index split_size, BufferPool<Real>& pool, const Pack& pack,
+                                           const Split& split) {
   PackedWeights<Real> weights;
   weights.packed = packed_.get(target, version, 0, size, pool, [&](Real* out) {
     pack(out);

@@ -4,7 +4,6 @@
 // backward differentiates what forward computed even if the parameters have moved on.
 #pragma once
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -34,8 +33,9 @@ class PackedCache {
  public:
   // The cached entry of this target, version and parts, or a new one: `size` numbers, filled by `pack`, which says
   // whether they fit.
+  template <class Pack>
   std::shared_ptr<const Packed<Real>> get(const TargetKernels& target, std::int64_t version, int parts, Index size,
-                                          BufferPool<Real>& pool, const std::function<bool(Real*)>& pack);
+                                          BufferPool<Real>& pool, const Pack& pack);
 
  private:
   std::mutex mutex_;
@@ -60,10 +60,10 @@ struct PackedWeights {
 template <class Real>
 class WeightCache {
  public:
-  // Of `parts` also in parts, unless they do not fit.
+  // Of `parts` also in parts, unless they do not fit: pack(Real*), split(const Real*, Bf16*) -> whether they do.
+  template <class Pack, class Split>
   PackedWeights<Real> get(const TargetKernels& target, std::int64_t version, int parts, Index size, Index split_size,
-                          BufferPool<Real>& pool, const std::function<void(Real*)>& pack,
-                          const std::function<bool(const Real*, Bf16*)>& split);
+                          BufferPool<Real>& pool, const Pack& pack, const Split& split);
 
  private:
   PackedCache<Real> packed_, split_;

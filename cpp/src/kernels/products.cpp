@@ -73,10 +73,12 @@ void set_default_precision(const std::string& name) {
 }
 
 Products choose_products(const Engine* engine, const ProductSettings& settings, const ProductShape& shape) {
-  const int parts = static_cast<int>(settings.precision.value_or(default_precision()));
+  const Products units{nullptr, 0};
+  if (engine == nullptr) return units;
+  const int parts = static_cast<int>(settings.precision ? *settings.precision : default_precision());
+  const Products tiles{engine, parts};
   const Wish wish = settings.wish != Wish::choose ? settings.wish : of_thread.wish;
-  const Products units{nullptr, 0}, tiles{engine, parts};
-  if (engine == nullptr || wish == Wish::fma || engine->multiply[parts - 1] == nullptr) return units;
+  if (wish == Wish::fma || engine->multiply[parts - 1] == nullptr) return units;
   if (wish == Wish::tiles) return tiles;
   double depth = 0, whole_depth = 0;
   for (const Index each : shape.depths) {
