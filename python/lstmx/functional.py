@@ -1,9 +1,9 @@
 """The kernels as functions of arrays, under the names and with the arguments of `lstmx.reference`.
 
 For people who keep parameters and states in arrays of their own: one LSTM layer in one direction, and the
-affine map, forward and backward, in float32 or float64. Nothing is cached: every call packs its weights
-anew. Models are better served by `lstmx.layers`, which pack once a change, stack layers and keep gradients in
-one place.
+affine map, forward and backward, in float32 (products as exact as `lstmx.set_float32_precision` says) or
+float64. Nothing is cached: every call packs its weights anew. Models are better served by `lstmx.layers`,
+which pack once a change, stack layers and keep gradients in one place.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ class LSTM(nn.RNNBase):
     unbatched `[T, I]` or a `PackedSequence`; hx None for zeros or a pair (h_0, c_0), `[L*D, B, P]` and
     `[L*D, B, H]` (unbatched without B); the output `[T, B, D*P]` accordingly.
 
-    Threads are those of `lstmx.set_num_threads`, not of `torch.set_num_threads`. Under `torch.autocast` a
+    Threads are those of `lstmx.set_num_threads`, not of `torch.set_num_threads`, and products as exact as
+    `lstmx.set_float32_precision` says, not `torch.set_float32_matmul_precision`. Under `torch.autocast` a
     module of float32 computes in float32.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html.
