@@ -653,6 +653,22 @@ class TestExchange:
         with pytest.raises(ValueError, match=message):
             _core.TensorLstm(exchange).forward(tuple(given), None, None, False, True)
 
+    @pytest.mark.parametrize("absent", [0, 3, 4, 8])
+    def test_backward_without_what_it_reads(self, absent):
+        exchange = operators._exchange or pytest.skip("this PyTorch exports no table: NOT tested")
+        given = zeros(5, 2, 3), None, None, zeros(24, 3), zeros(24, 6), None, None, None
+        y, _, _, tape = _core.TensorLstm(exchange).forward(given, None, None, False, True)
+        given = [*given, y, y, None, None]
+        given[absent] = None
+        with pytest.raises(ValueError, match="expected an array"):
+            tape.backward(tuple(given), False, False)
+
+    def test_results_too_large_for_memory(self):
+        lstm = lstmx.torch.LSTM(INPUTS, HIDDEN)
+        x = zeros(1, 1, INPUTS).expand(2**30, 2**31, INPUTS)
+        with pytest.raises(MemoryError):
+            lstm(x)
+
     def test_what_has_to_be_copied_is_named(self):
         exchange = operators._exchange or pytest.skip("this PyTorch exports no table: NOT tested")
         given = zeros(5, 2, 3), None, None, zeros(3, 24).t(), zeros(24, 6), None, None, None

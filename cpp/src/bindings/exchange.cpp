@@ -1,6 +1,7 @@
 #include "exchange.h"
 
 #include <algorithm>
+#include <limits>
 #include <new>
 
 #include "dlpack.h"
@@ -15,7 +16,10 @@ struct MadeTensor {
 
   static MadeTensor* allocate(std::initializer_list<Index> shape, int bits) {
     Index size = 1;
-    for (const Index n : shape) size *= n;
+    for (const Index n : shape) {
+      if (n > 0 && size > std::numeric_limits<Index>::max() / bits / n) throw std::bad_alloc();
+      size *= n;
+    }
     constexpr std::size_t head = (sizeof(MadeTensor) + alignment - 1) / alignment * alignment;
     void* memory = ::operator new(head + static_cast<std::size_t>(size * bits / 8), std::align_val_t{alignment});
     auto* made = new (memory) MadeTensor{};

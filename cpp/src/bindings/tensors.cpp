@@ -47,6 +47,7 @@ class Arguments {
     }
     for (const Name needed : {input, weight_ih, weight_hh})
       if (!has_[needed]) refuse(names[needed], "an array");
+    if (expected == count && !has_[y]) refuse(names[y], "an array");
   }
 
   bool has(Name k) const { return has_[k]; }
@@ -236,6 +237,7 @@ class Layer {
 
   RecurrentWeights<Real> weights(const Arguments& given) const {
     const Index I = plan.input_size(), H = plan.hidden_size(), P = plan.output_size();
+    if (given.has(weight_hr) != (P != H)) refuse(names[weight_hr], "an array where there is a projection");
     RecurrentWeights<Real> w{};
     w.weight_ih = given.dense<Real>(weight_ih, {4 * H, I});
     w.weight_hh = given.dense<Real>(weight_hh, {4 * H, P});
@@ -392,6 +394,7 @@ class TensorTape {
     const bool packed = layout_.packed();
     RecurrentBackward<Real> args{};
     BufferPool<Real>& pool = *layer_->pool;
+    layer_->weights(given);  // of the shapes that their gradients will have
     State<Real> h(layout_, pool, P), dh(layout_, pool, P), dc(layout_, pool, H);
     State<Real> dh_first(layout_, pool, P), dc_first(layout_, pool, H);
     args.h_0 = h.read(given.dense<Real>(h_0, {1, B, P}));
