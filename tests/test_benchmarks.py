@@ -147,12 +147,14 @@ def test_lstmx_and_torch_agree(case, mode):
 
 @needs_torch
 @pytest.mark.parametrize("lengths", [False, True])
-def test_steps_agree(lengths):
+@pytest.mark.parametrize("optimizer", torch_step.OPTIMIZERS)
+def test_steps_agree(lengths, optimizer):
     """Of both LSTMs; the step without one has outputs of the same shape."""
-    request = Case(6, 5, 3, 4, lengths=lengths).as_json()
+    case = Case(6, 5, 3, 4, lengths=lengths)
+    request = case.as_json() | {"optimizer": optimizer}
     jobs = {name: side(request, 1) for name, side in torch_step.SIDES.items()}
     outputs, loss, *gradients = (jobs["lstmx"].check[name] for name in sorted(jobs["lstmx"].check, key=int))
-    assert outputs.shape == ((Case(**request).row_lengths().sum(), 4) if lengths else (6, 5, 4))
+    assert outputs.shape == ((case.row_lengths().sum(), 4) if lengths else (6, 5, 4))
     assert loss.shape == ()
     assert [g.shape for g in gradients] == [(16, 3), (16, 4), (16,), (16,), (1, 4), (1,)]
     assert all(map(np.any, gradients))
@@ -432,9 +434,9 @@ def test_the_page_says_what_is_reached(tmp_path, monkeypatch):
 def test_the_page_shows_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "PAGE", tmp_path / "page.md")
     seconds = {"lstmx": 6e-4, "torch": 9e-4, "rest": 3e-4}
-    row = page_row("sine", 1.5, mode="step", seconds=seconds)
+    row = page_row("sine", 1.5, mode="step", optimizer="Adam", seconds=seconds)
     monkeypatch.setattr(report, "read_results", {"torch_step": {"rows": [row]}}.get)
-    line = "| sine | 20,50,10,10 |  | 1 | 600 | 900 | 300 | 1.50 | 1.50 | 1.50 | 3.0 | 2 | **no** |"
+    line = "| sine | 20,50,10,10 |  | Adam | 1 | 600 | 900 | 300 | 1.50 | 1.50 | 1.50 | 3.0 | 2 | **no** |"
     assert line in report.write().read_text()
 
 

@@ -133,5 +133,6 @@ void bind_recurrent(py::module_& m);
 void bind_linear(py::module_& m);
 void bind_optimizers(py::module_& m);
 void bind_runtime(py::module_& m);
+void bind_tensors(py::module_& m);
 
 }  // namespace lstmx::bindings

@@ -11,6 +11,7 @@ PYBIND11_MODULE(_core, m) {
   bind_recurrent(m);
   bind_linear(m);
   bind_optimizers(m);
+  bind_tensors(m);
   // wrong environment variables are told at import, not in the middle of a run
   lstmx::active_target();
   lstmx::default_precision();

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lstmx.torch.operators import recur
+from lstmx.torch.operators import NOT_PACKED, recur, recur_directly
 
 _State: TypeAlias = tuple[Tensor, Tensor]
 _NONE = None, None
@@ -86,6 +86,10 @@ class LSTM(nn.RNNBase):
         """Return `(output, (h_n, c_n))`: see the class."""
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx)
+        if input.dim() == 3 and not self.batch_first:
+            done = self._run_unchecked(input, hx, NOT_PACKED)
+            if done is not None:
+                return done
         if input.dim() not in (2, 3):
             raise ValueError(f"input: expected 2 or 3 dimensions, got {input.dim()}")
         batched, batch_axis = input.dim() == 3, 0 if self.batch_first else 1
@@ -97,7 +101,7 @@ class LSTM(nn.RNNBase):
                 raise RuntimeError(f"hx: expected {input.dim()} dimensions, as the input has, got {got}")
             hx = hx if batched else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
         self._check_call(x, hx, None)
-        output, state = self._run_layers(x.transpose(0, 1) if self.batch_first else x, hx, None)
+        output, state = self._run_layers(x.transpose(0, 1) if self.batch_first else x, hx, NOT_PACKED)
         if self.batch_first:
             output = output.transpose(0, 1)
         if batched:
@@ -105,11 +109,27 @@ class LSTM(nn.RNNBase):
         return output.squeeze(batch_axis), (state[0].squeeze(1), state[1].squeeze(1))
 
     def _forward_packed(self, input: PackedSequence, hx: _State | None) -> tuple[PackedSequence, _State]:
-        """Run over rows as they are sorted in the packed data; their states are permuted, there and back."""
-        data, batch_sizes, order, back = input
-        self._check_call(data, hx, batch_sizes)
-        output, state = self._run_layers(data, _permute(hx, order), batch_sizes)
-        return PackedSequence(output, batch_sizes, order, back), _permute(state, back)
+        data, *packing = input
+        done = self._run_unchecked(data, hx, packing)
+        if done is None:
+            self._check_call(data, hx, input.batch_sizes)
+            done = self._run_layers(data, hx, packing)
+        output, state = done
+        return input._replace(data=output), state
+
+    def _run_unchecked(self, x: Tensor, hx: Any, packing: Any) -> tuple[Tensor, _State] | None:
+        """The usual case, a single layer in one direction, or None where the core does not take it as it is.
+
+        Then the checks that follow refuse, in PyTorch's words, what is wrong.
+        """
+        states = _NONE if hx is None else hx
+        if len(self._all_weights) != 1 or type(states) is not tuple or len(states) != 2:
+            return None
+        done = recur_directly(x, states, self._weights(0), packing, False)
+        if done is None:
+            return None
+        y, h_n, c_n = done
+        return y, (h_n, c_n)
 
     def _check_call(self, x: Tensor, hx: _State | None, batch_sizes: Tensor | None) -> None:
         self.check_input(x, batch_sizes)
@@ -122,7 +142,7 @@ class LSTM(nn.RNNBase):
         if batch_sizes is None and x.shape[1 if self.batch_first else 0] == 0:
             raise RuntimeError(f"input: expected at least one time step, got shape {tuple(x.shape)}")
 
-    def _run_layers(self, x: Tensor, hx: _State | None, batch_sizes: Tensor | None) -> tuple[Tensor, _State]:
+    def _run_layers(self, x: Tensor, hx: _State | None, packing: Any) -> tuple[Tensor, _State]:
         """Return y and the final states for x [T,B,I] or packed data [N,I]."""
         ways, cells = 2 if self.bidirectional else 1, len(self._all_weights)
         states = [_NONE] * cells if hx is None else list(zip(*map(_split, hx), strict=True))
@@ -131,7 +151,7 @@ class LSTM(nn.RNNBase):
             ys = []
             for way in range(ways):
                 k = layer * ways + way
-                y, h, c = recur(x, states[k], self._weights(k), batch_sizes, way == 1)
+                y, h, c = recur(x, states[k], self._weights(k), packing, way == 1)
                 ys.append(y)
                 h_n.append(h)
                 c_n.append(c)
@@ -233,8 +253,3 @@ def _split(states: Tensor) -> Any:
 
 def _join(parts: list[Tensor], axis: int) -> Tensor:
     return torch.cat(parts, axis) if len(parts) > 1 else parts[0]
-
-
-def _permute(hx: Any, order: Tensor | None) -> Any:
-    """The states [L*D,B,H] with their rows in another order."""
-    return hx if hx is None or order is None else tuple(state.index_select(1, order) for state in hx)
