@@ -228,7 +228,7 @@ template <class Real>
 class Layer {
  public:
   explicit Layer(const Sizes& n)
-      : plan(n.P == n.H ? Cell::lstm : Cell::variant, n.I, n.H, n.P, plain),
+      : plan(n.P == n.H ? Cell::lstm : Cell::variant, n.I, n.H, n.P, plain, {}),
         pool(std::make_shared<BufferPool<Real>>()) {}
 
   bool fits(const Sizes& n) const {

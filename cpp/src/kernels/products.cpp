@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstddef>
 #include <cstdlib>
 #include <stdexcept>
@@ -79,7 +80,7 @@ Products choose_products(const Engine* engine, const ProductSettings& settings, 
   const Products tiles{engine, parts};
   const Wish wish = settings.wish != Wish::choose ? settings.wish : of_thread.wish;
   if (wish == Wish::fma || engine->multiply[parts - 1] == nullptr) return units;
-  if (wish == Wish::tiles) return tiles;
+  if (wish == Wish::tiles || std::isinf(engine->gain[parts - 1])) return tiles;
   double depth = 0, whole_depth = 0;
   for (const Index each : shape.depths) {
     depth += double(each);

@@ -66,7 +66,7 @@ constinit const Engine engine_emulated = {
     {&multiply_tiles<EmulatedTiles, 1>, &multiply_tiles<EmulatedTiles, 2>, &multiply_tiles<EmulatedTiles, 3>},
     &nothing,
     &nothing,
-    {1e9, 1e9, 1e9},
+    {__builtin_inf(), __builtin_inf(), __builtin_inf()},
     16,
 };
 }  // namespace lstmx
