@@ -1,4 +1,4 @@
-"""Activation and Softmax: against the reference, in models of both dtypes, with lengths, in training; refusals."""
+"""Activation and Softmax: against the reference, in models, with lengths, in training; refusals."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Activation and Softmax: what stands between linear layers and behind them, functions without parameters.
 
-The formulas are those of `lstmx.reference`, computed in float64 in blocks of rows. Every step stands alone, in
-training and inference alike, and backward needs y only. The activations inside the cells are the kernels'.
+The formulas are those of `lstmx.reference`, computed in float64 in blocks of rows. Every step stands alone,
+in training and inference alike, and backward needs y only. The activations inside the cells are the kernels'.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class Activation(_Function):
 class Softmax(_Function):
     """`y = exp(x) / sum(exp(x))`, the sum over the last axis: probabilities of classes.
 
-    A model that ends with it is for prediction. Losses that tell classes, as `lstmx.losses.CrossEntropy`, take
-    the x of it, the logits, so that training is done without.
+    A model that ends with it is for prediction. `lstmx.losses.CrossEntropy` takes the logits, the x of this
+    layer, so that models are trained without it.
 
     Call: `y, None = layer(x)`, x and y of shape `[..., F]`.
 

@@ -44,7 +44,8 @@ def softmax(x: ArrayLike) -> Array:
     """
     x = as_float64("x", x)
     exps = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))  # so that exp cannot overflow
-    return exps / exps.sum(axis=-1, keepdims=True)
+    y: Array = exps / exps.sum(axis=-1, keepdims=True)
+    return y
 
 
 def softmax_backward(y: ArrayLike, dy: ArrayLike) -> Array:
@@ -64,7 +65,8 @@ def softmax_backward(y: ArrayLike, dy: ArrayLike) -> Array:
     """
     y = as_float64("y", y)
     dy = float64("dy", dy, y.shape)
-    return y * (dy - (y * dy).sum(axis=-1, keepdims=True))
+    dx: Array = y * (dy - (y * dy).sum(axis=-1, keepdims=True))
+    return dx
 
 
 class _Rule(NamedTuple):
