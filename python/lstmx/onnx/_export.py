@@ -25,16 +25,8 @@ from lstmx.onnx._recurrent import operator_arrays, operator_attributes
 # Old enough for any run-time of the last years; all that is used here is in it.
 _OPSET, _IR_VERSION = 17, 8
 
-_ALIKE = (
-    LSTM,
-    GRU,
-    RNN,
-    Linear,
-    Activation,
-    Softmax,
-    LastStep,
-    Dropout,
-)  # what has a counterpart, and containers of it
+# What has a counterpart, and containers of it.
+_ALIKE = (LSTM, GRU, RNN, Linear, Activation, Softmax, LastStep, Dropout)
 
 
 def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool = True) -> None:

@@ -362,11 +362,8 @@ class _Importer:
         data = self._current(node[0])
         first = node.attributes.get("axis", -1 if self._opset >= 13 else 1)
         axes = data.axes[first:][: 1 if self._opset >= 13 else None]
-        if (
-            len(axes) != 1
-            or [axis.name for axis in axes[0]] != ["features"]
-            or has_axis(data.axes, "direction")
-        ):
+        names = [axis.name for group in axes for axis in group]
+        if len(axes) != 1 or names != ["features"] or has_axis(data.axes, "direction"):
             raise ValueError(f"expected a sum over all features, got axis {first} of {describe(data)}")
         self._add({"type": "Softmax"}, {})
         return [Data(data.axes, self._position)]
