@@ -32,6 +32,8 @@ MODELS = {
     "Linear": lambda: lstmx.Linear(3, 2, init="normal", bias_init=0.1, rng=1),
     "Dropout": lambda: lstmx.Dropout(0.25),
     "LastStep": lambda: lstmx.LastStep(),
+    "Activation": lambda: lstmx.Activation("hard_sigmoid", 1 / 6),
+    "Softmax": lambda: lstmx.Softmax(),
     "Sequential": lambda: lstmx.Sequential(
         lstmx.Linear(3, 4, rng=1),
         lstmx.Sequential(lstmx.LSTM(4, 5, batch_first=True, forget_bias=1.0, rng=2), lstmx.Dropout(0.5)),

@@ -126,6 +126,25 @@ MODELS = {
         layer("LayerNormalization", center=False),
     ),
     "Linear(3, 4), Dropout(), LSTM(4, 5), LastStep(), Linear(5, 2)": functional,
+    "Linear(3, 4), Activation('relu'), LSTM(4, 5), LastStep(), Linear(5, 6), Activation('tanh'), "
+    "Linear(6, 2), Softmax()": sequential(
+        lambda layers: layers.TimeDistributed(layers.Dense(4, activation="relu")),
+        lstm(),
+        dense(6, activation="tanh", use_bias=True),
+        layer("Activation", "linear"),
+        dense(activation="softmax"),
+    ),
+    "LSTM(3, 5), Activation('relu'), Activation('leaky_relu', alpha=0.25), "
+    "Activation('thresholded_relu', alpha=0.1), Activation('leaky_relu', alpha=0.3), "
+    "Activation('elu', alpha=0.5), Softmax()": sequential(
+        lstm(return_sequences=True),
+        layer("ReLU"),
+        layer("ReLU", negative_slope=0.25),
+        layer("ReLU", threshold=0.1),
+        layer("LeakyReLU"),
+        layer("ELU", 0.5),
+        layer("Softmax"),
+    ),
 }
 
 
@@ -147,6 +166,9 @@ def test_models_predict_the_same(keras, rng, listed, build):
         (lstm(), lstmx.Sequential),
         (both(return_sequences=True), lstmx.LSTM),
         (dense(), lstmx.Linear),
+        (dense(activation="relu"), lstmx.Sequential),
+        (layer("Activation", "tanh"), lstmx.Activation),
+        (layer("Softmax"), lstmx.Softmax),
         (layer("Dropout", 0.5), lstmx.Dropout),
     ],
 )
@@ -158,6 +180,22 @@ def test_a_layer_alone(keras, rng, make, kind):
     ours = lstmx.keras.from_keras(theirs)
     assert type(ours) is kind
     assert_equal(ours(x)[0], predict(keras, theirs, x))
+
+
+FUNCTIONS = [
+    *["linear", "relu", "leaky_relu", "elu", "sigmoid", "hard_sigmoid", "tanh", "softsign", "softplus"],
+    "softmax",
+]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_by_name(keras, rng, name):
+    theirs = sequential(dense(6, activation=name), layer("Activation", name))(keras)
+    randomize(theirs, rng)
+    x = 3 * draw(rng, BATCH, STEPS, INPUTS)
+    ours = lstmx.keras.from_keras(theirs)
+    assert_equal(ours(x)[0], predict(keras, theirs, x))
+    assert len(ours) == (1 if name == "linear" else 3)
 
 
 @pytest.mark.parametrize("make", [lstm, both], ids=["LSTM", "Bidirectional"])
@@ -251,15 +289,38 @@ def test_weights_of_a_model_without_the_model(keras, rng):
             "Bidirectional 'a': expected an LSTM inside, got GRU",
         ),
         (
-            dense(name="a", activation="relu"),
+            dense(name="a", activation="gelu"),
             ValueError,
-            "Dense 'a': activation: expected 'linear', got 'relu'",
+            "Dense 'a': activation: expected one of linear, softmax, relu, .*softplus, got 'gelu'",
         ),
         (
-            lambda layers: layers.TimeDistributed(layers.Dense(2, activation="softmax", name="a")),
+            lambda layers: layers.TimeDistributed(layers.Dense(2, activation="log_softmax", name="a")),
             ValueError,
-            "Dense 'a': activation: expected 'linear', got 'softmax'",
+            "Dense 'a': activation: expected one of .* got 'log_softmax'",
         ),
+        (
+            lambda layers: layers.Dense(2, activation=layers.LeakyReLU(), name="a"),
+            ValueError,
+            "Dense 'a': activation: expected one of .* got {.*LeakyReLU",
+        ),
+        (
+            layer("Activation", "selu", name="a"),
+            ValueError,
+            "Activation 'a': activation: expected one of .* got 'selu'",
+        ),
+        (layer("Softmax", 1, name="a"), ValueError, "Softmax 'a': axis: expected the last one, got 1"),
+        (layer("ReLU", 6.0, name="a"), ValueError, "ReLU 'a': max_value: expected None, got 6.0"),
+        (
+            layer("ReLU", negative_slope=0.5, threshold=1.0, name="a"),
+            ValueError,
+            "ReLU 'a': negative_slope: expected 0.0, got 0.5",
+        ),
+        (
+            layer("ELU", -0.5, name="a"),
+            ValueError,
+            "ELU 'a': alpha: expected a number >= 0 for elu, got -0.5",
+        ),
+        (layer("PReLU", name="a"), TypeError, "PReLU 'a': expected one of Sequential, .*, got PReLU"),
         (
             lambda layers: layers.TimeDistributed(layers.LayerNormalization(), name="a"),
             TypeError,
@@ -554,6 +615,22 @@ def test_configurations_of_keras_2():
 def test_refuses_configurations_of_keras_2_that_are_no_row(reads, got):
     with pytest.raises(ValueError, match=f"'m': expected layers in a row, n to read a, got {got}$"):
         lstmx.keras.from_keras(keras_2_model(reads))
+
+
+def test_activations_of_keras_2():
+    """hard_sigmoid is another one there, and LeakyReLU has alpha."""
+    kernel = np.eye(2)
+    for layer in (
+        imitation("Dense", {"activation": "hard_sigmoid", "use_bias": False}, [kernel]),
+        imitation("Activation", {"activation": "hard_sigmoid"}),
+    ):
+        x = np.array([[-3.0, 1.0]])
+        np.testing.assert_allclose(lstmx.keras.from_keras(layer)(x)[0], [[0.0, 0.7]], rtol=1e-6)
+    slope = imitation("LeakyReLU", {"alpha": np.array(0.5, np.float32)})
+    assert repr(lstmx.keras.from_keras(slope)) == "Activation('leaky_relu', alpha=0.5)"
+    zero = np.array(0, np.float32)
+    relu = {"max_value": None, "negative_slope": zero, "threshold": zero}
+    assert repr(lstmx.keras.from_keras(imitation("ReLU", relu))) == "Activation('relu')"
 
 
 def test_refuses_time_major_of_keras_2(rng):

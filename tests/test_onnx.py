@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import subprocess
 import sys
@@ -175,11 +176,13 @@ def test_sequential_there_and_back(rng, tmp_path, lengths, bidirectional) -> Non
     [
         (lstmx.Linear(3, 2, rng=1), (4, 3)),
         (lstmx.Linear(3, 2, bias=False, rng=1), (4, 3)),
+        (lstmx.Activation("leaky_relu", 0.3), (4, 3)),
+        (lstmx.Softmax(), (4, 3)),
         (lstmx.Dropout(0.5), (4, 3)),
         (lstmx.LastStep(), (4, 5, 3)),
         (lstmx.LastStep(bidirectional=True), (4, 5, 6)),
     ],
-    ids=["Linear", "Linear without bias", "Dropout", "LastStep", "LastStep of both directions"],
+    ids=repr,
 )
 def test_layer_alone(rng, tmp_path, model, shape) -> None:
     lstmx.onnx.export(model, tmp_path / "model.onnx")
@@ -270,6 +273,39 @@ def test_other_cells(rng, tmp_path, kind, options, lengths, state) -> None:
         assert np.array_equal(np.concatenate(parts), expected)
 
 
+FUNCTIONS = {  # with parameters that they take
+    "sigmoid": {}, "tanh": {}, "relu": {}, "softsign": {}, "softplus": {}, "elu": {"alpha": 0.3},
+    "leaky_relu": {"alpha": 0.2}, "thresholded_relu": {"alpha": 0.1},
+    "hard_sigmoid": {"alpha": 0.3, "beta": 0.4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["usual", "own"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_activations_there_and_back(rng, tmp_path, name, own) -> None:
+    """Each behind a Linear, an LSTM and a LastStep, with rows of unequal length."""
+    function = lstmx.Activation(name, **(FUNCTIONS[name] if own else {}))
+    model = lstmx.Sequential(
+        lstmx.Linear(3, 5, rng=rng),
+        copy.copy(function),
+        lstmx.LSTM(5, 4, batch_first=True, bidirectional=True, rng=rng),
+        copy.copy(function),
+        lstmx.LastStep(bidirectional=True),
+        function,
+        lstmx.Linear(8, 3, rng=rng),
+        lstmx.Softmax(),
+    )
+    path = tmp_path / "model.onnx"
+    lstmx.onnx.export(model, path, lengths=True, state=False)
+    onnx.checker.check_model(str(path), full_check=True)
+    feeds = feeds_for(rng, model, path)
+    y, _ = model(feeds["x"], lengths=feeds["lengths"])
+    assert_equal(run(path, feeds)["y"], y)
+    back = lstmx.onnx.import_model(path)
+    assert repr(back) == repr(model)
+    assert np.array_equal(back(feeds["x"], lengths=feeds["lengths"])[0], y)
+
+
 def test_a_folded_batch_norm(rng, tmp_path) -> None:
     model = lstmx.Sequential(
         lstmx.BatchNorm(3), lstmx.RNN(3, 4, rng=0), lstmx.BatchNorm(4), lstmx.Linear(4, 2)
@@ -328,6 +364,10 @@ def test_export_refuses(tmp_path) -> None:
             lstmx.onnx.export(lstmx.Sequential(lstmx.LSTM(1, **options)), path)
     with pytest.raises(ValueError, match=r"model: expected a GRU with zoneout=0\.0, got 0\.5"):
         lstmx.onnx.export(lstmx.GRU(1, 4, zoneout=0.5), path)
+    functions = "sigmoid, tanh, relu, .*, softplus"
+    for layer in (lstmx.Activation("affine"), lstmx.Activation("scaled_tanh", 1.7)):
+        with pytest.raises(ValueError, match=rf"model\[0\]: expected one of {functions}, got Activation\("):
+            lstmx.onnx.export(lstmx.Sequential(layer), path)
     with pytest.raises(ValueError, match=r"model: expected an RNN with connection=None, got 'residual'"):
         lstmx.onnx.export(lstmx.RNN(1, [4, 4], connection="residual"), path)
 
@@ -505,6 +545,108 @@ def test_random_nodes(rng, load, number) -> None:
         assert_equal(got / scale, wanted / scale)
 
 
+RANGES: dict[str, dict[str, tuple[float, float]]] = {  # of what their nodes may have
+    "Relu": {}, "Sigmoid": {}, "Tanh": {}, "Softsign": {}, "Softplus": {}, "Softmax": {},
+    "Elu": {"alpha": (0, 2)}, "LeakyRelu": {"alpha": (0, 1)}, "ThresholdedRelu": {"alpha": (0, 1)},
+    "HardSigmoid": {"alpha": (0.05, 1), "beta": (-0.5, 0.8)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_random_graphs_with_activations(rng, load, number) -> None:
+    """LSTM, GRU, RNN and MatMul in a row, with activations anywhere around them, against ONNX Runtime."""
+    time, batch, width = int(rng.integers(1, 6)), int(rng.integers(2, 6)), int(rng.integers(1, 7))
+    x = draw(rng, time, batch, width)
+    nodes, layers, constants = [], [], {"one": ints(1), "turned": ints(0, 0, -1)}
+
+    def add(kind: str, *reads: str, **attributes: Any) -> None:
+        value = nodes[-1].output[0] if nodes else "x"
+        nodes.append(helper.make_node(kind, [value, *reads], [f"value {len(nodes)}"], **attributes))
+
+    def constant(*shape: int) -> str:
+        name = f"constant {len(constants)}"
+        constants[name] = 0.5 * draw(rng, *shape)
+        return name
+
+    def add_functions(last: int, *, softmax: bool = True) -> None:
+        """Up to two, each with some of its attributes; `last` is the index of the last axis."""
+        for _ in range(rng.integers(0, 3)):
+            kind = str(rng.choice([name for name in RANGES if softmax or name != "Softmax"]))
+            given = {part: float(rng.uniform(*r)) for part, r in RANGES[kind].items() if rng.random() < 0.5}
+            if kind == "Softmax" and rng.random() < 0.5:
+                given["axis"] = int(rng.choice([-1, last]))
+            add(kind, **given)
+            layers.append("Softmax" if kind == "Softmax" else "Activation")
+
+    add_functions(2)
+    for _ in range(rng.integers(1, 4)):
+        hidden = int(rng.integers(1, 8))
+        kind = str(rng.choice(["LSTM", "GRU", "RNN", "MatMul"]))
+        layers.append("Linear" if kind == "MatMul" else kind)
+        if kind == "MatMul":
+            add("MatMul", constant(width, hidden))
+            if rng.random() < 0.5:
+                add("Add", constant(hidden))
+        else:
+            both = int(rng.integers(1, 3))
+            gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind] * hidden
+            shapes = (both, gates, width), (both, gates, hidden), (both, 2 * gates)
+            extra = {"linear_before_reset": 1} if kind == "GRU" else {}
+            extra |= {"direction": "bidirectional"} if both == 2 else {}
+            add(kind, *[constant(*shape) for shape in shapes], hidden_size=hidden, **extra)
+            add_functions(3, softmax=both == 1)
+            if both == 2:
+                add("Transpose", perm=[0, 2, 1, 3])
+                add_functions(3, softmax=False)
+                add("Reshape", "turned")
+                hidden *= 2
+            else:
+                add("Squeeze", "one")
+        width = hidden
+        add_functions(2)
+    nodes.append(helper.make_node("Identity", [nodes[-1].output[0]], ["out"]))
+    proto = make_graph(nodes, {"x": ["T", "B", x.shape[2]]}, {"out": 3}, constants)
+    model = load(proto)
+    assert [type(layer).__name__ for layer in model] == layers
+    assert_equal(model(x)[0], run(proto.SerializeToString(), {"x": x})["out"])
+
+
+@pytest.mark.parametrize("squeezed", ["before", "after"])
+def test_activation_of_the_final_h(rng, load, squeezed) -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["turned"], perm=[1, 0, 2]),
+        helper.make_node("LSTM", ["turned", "W", "R", "B"], ["Y", "Y_h"], hidden_size=5),
+        helper.make_node("Squeeze", ["Y_h", "zero"], ["h"]),
+        helper.make_node("Tanh", ["h"], ["hidden"]),
+        helper.make_node("Softmax", ["hidden"], ["out"], axis=1),
+    ]
+    if squeezed == "after":
+        nodes[2:4] = [
+            helper.make_node("Tanh", ["Y_h"], ["h"]),
+            helper.make_node("Squeeze", ["h", "zero"], ["hidden"]),
+        ]
+    constants = lstm_weights(rng, 3, 5) | {"zero": ints(0)}
+    proto = make_graph(nodes, {"x": ["B", "T", 3]}, {"out": 2}, constants)
+    model = load(proto)
+    assert (
+        repr(model) == "Sequential(LSTM(3, 5, batch_first=True), LastStep(), Activation('tanh'), Softmax())"
+    )
+    x = draw(rng, 4, 6, 3)
+    assert_equal(model(x)[0], run(proto.SerializeToString(), {"x": x})["out"])
+
+
+@pytest.mark.parametrize(("opset", "axis"), [(11, 2), (11, -1), (13, None), (17, 2)])
+def test_softmax_in_all_versions(rng, load, opset, axis) -> None:
+    attributes = {} if axis is None else {"axis": axis}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+        helper.make_node("Softmax", ["y"], ["out"], **attributes),
+    ]
+    proto = make_graph(nodes, {"x": ["B", "T", 3]}, {"out": 3}, {"w": draw(rng, 3, 4)}, opset)
+    x = draw(rng, 2, 5, 3)
+    assert_equal(load(proto)(x)[0], run(proto.SerializeToString(), {"x": x})["out"])
+
+
 TORCH_MODELS = {
     "all steps": (lambda y, h: y, {}),
     "all steps, both directions": (lambda y, h: y, {"bidirectional": True}),
@@ -518,6 +660,12 @@ TORCH_MODELS = {
         lambda y, h: __import__("torch").cat((h[-2], h[-1]), 1),
         {"bidirectional": True},
     ),
+    "activation of all steps, softmax": (
+        lambda y, h: __import__("torch").nn.functional.leaky_relu(y, 0.2).softmax(-1),
+        {"bidirectional": True},
+    ),
+    "activation of the last step": (lambda y, h: y[:, -1].relu(), {}),
+    "activation of the last h": (lambda y, h: __import__("torch").nn.functional.elu(h[-1], 0.5), {}),
     "h of both directions, one layer": (
         lambda y, h: h.transpose(0, 1).reshape(-1, 8),
         {"bidirectional": True, "num_layers": 1},
@@ -743,6 +891,33 @@ def test_sum_of_directions(rng, load, by) -> None:
     assert_equal(h_n, expected["Y_h"])
 
 
+def test_refuses_functions_of_one_direction_or_before_their_sum(rng, load) -> None:
+    node = helper.make_node
+    split = node("Split", ["Y"], ["one", "other"], axis=1)
+    cases = {
+        "node Relu 'y': expected all features, got y .axis 0, 1, axis 1, forward.": [
+            split,
+            node("Relu", ["one"], ["y"]),
+        ],
+        "node Softmax 'y': expected a sum over all features, got axis -1": [node("Softmax", ["Y"], ["y"])],
+        "node ReduceSum 'y': expected the directions that a layer has just returned, got other data": [
+            node("Relu", ["Y"], ["positive"]),
+            node("ReduceSum", ["positive", "i1"], ["y"]),
+        ],
+        "node Add 'y': expected the directions that a layer has just returned, got other data": [
+            node("Relu", ["Y"], ["positive"]),
+            node("Split", ["positive"], ["one", "other"], axis=1),
+            node("Add", ["one", "other"], ["y"]),
+        ],
+    }
+    for message, nodes in cases.items():
+        lstm = node("LSTM", ["x", "W", "R", "B"], ["Y"], direction="bidirectional", hidden_size=5)
+        constants = lstm_weights(rng, 3, 5, 2) | {"i1": ints(1)}
+        proto = make_graph([lstm, *nodes], {"x": ["T", "B", 3]}, {"y": 4}, constants, opset=13)
+        with pytest.raises(ValueError, match=message):
+            load(proto)
+
+
 def test_h_alone_is_the_answer(rng, load) -> None:
     """A batch-first graph that gives h without its axis of directions: the model's y."""
     node = helper.make_node
@@ -855,14 +1030,17 @@ def test_refuses_inputs_of_lstm(rng, load) -> None:
     refused_lstm(rng, load, "W: expected float32", constants={"W": np.zeros((1, 20, 3), np.float64)})
 
 
-def refused_graph(load, rng, message: str, nodes, inputs=None, outputs=None, **constants) -> None:
+def refused_graph(load, rng, message: str, nodes, inputs=None, outputs=None, opset=17, **constants) -> None:
     """`nodes` come behind an LSTM x -> Y [T, 1, B, 5], Y_h, Y_c and Y squeezed, y_lstm [T, B, 5]."""
     front = [
         helper.make_node("LSTM", ["x", "W", "R", "B"], ["Y", "Y_h", "Y_c"]),
         helper.make_node("Squeeze", ["Y", "one"], ["y_lstm"]),
     ]
+    if opset < 13:
+        front[1] = helper.make_node("Squeeze", ["Y"], ["y_lstm"], axes=[1])
     everything = lstm_weights(rng, 3, 5) | {"one": ints(1), "w": draw(rng, 5, 5)} | constants
-    proto = make_graph([*front, *nodes], inputs or {"x": ["T", "B", 3]}, outputs or {"out": 3}, everything)
+    inputs, outputs = inputs or {"x": ["T", "B", 3]}, outputs or {"out": 3}
+    proto = make_graph([*front, *nodes], inputs, outputs, everything, opset)
     with pytest.raises(ValueError, match=message):
         load(proto)
 
@@ -873,7 +1051,7 @@ def test_refuses_graphs(rng, load) -> None:
     def check(message, *nodes, **options):
         refused_graph(load, rng, message, nodes, **options)
 
-    check(r"node Relu 'out': expected one of LSTM, .*, got Relu", node("Relu", ["y_lstm"], ["out"]))
+    check(r"node Selu 'out': expected one of LSTM, .*, got Selu", node("Selu", ["y_lstm"], ["out"]))
     check(
         "node Add 'out': expected a constant bias or the directions of y, got y",
         node("Add", ["y_lstm", "x"], ["out"]),
@@ -923,6 +1101,19 @@ def test_refuses_graphs(rng, load) -> None:
         node("Transpose", ["y_lstm"], ["turned"], perm=[0, 2, 1]),
         node("MatMul", ["turned", "w"], ["out"]),
     )
+    check(
+        "node ThresholdedRelu 'out': alpha: expected",
+        node("ThresholdedRelu", ["y_lstm"], ["out"], alpha=-1.0),
+    )
+    check("node Relu 'out': expected the data of one layer, got a constant", node("Relu", ["w"], ["out"]))
+    check("node Relu 'out': expected the output of a layer, got c", node("Relu", ["Y_c"], ["out"]))
+    check(
+        "node Relu 'out': expected layers in a row", node("Tanh", ["Y"], ["y"]), node("Relu", ["Y"], ["out"])
+    )
+    over = "node Softmax 'out': expected a sum over all features, got axis"
+    check(f"{over} 1 of y", node("Softmax", ["y_lstm"], ["out"], axis=1))
+    check(f"{over} 1 of y", node("Softmax", ["y_lstm"], ["out"]), opset=11)
+    check(f"{over} 1 of y", node("Softmax", ["Y"], ["out"], axis=1))
     check("node Squeeze 'out': axes: expected axes of size 1", node("Squeeze", ["y_lstm", "one"], ["out"]))
     check("node Gemm 'out': alpha: expected 1", node("Gemm", ["y_lstm", "w"], ["out"], alpha=0.5))
     check("output 'out': expected data of a layer, got a constant", node("Identity", ["w"], ["out"]))
@@ -1029,7 +1220,7 @@ def test_refuses_what_is_no_model(tmp_path, load) -> None:
         with pytest.raises(ValueError, match=r"model\.onnx: "):
             lstmx.onnx.import_model(path)
     nothing = make_graph([helper.make_node("Identity", ["x"], ["y"])], {"x": ["B", 3]}, {"y": 2}, {})
-    with pytest.raises(ValueError, match="graph: expected at least one LSTM or linear layer, got none"):
+    with pytest.raises(ValueError, match="graph: expected at least one layer, got none"):
         load(nothing)
 
 

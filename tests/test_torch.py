@@ -1072,7 +1072,56 @@ class TestFromTorch:
         for mine, true in zip(final, final_true, strict=True):
             assert_close(torch.from_numpy(mine), true.detach())
 
-    @pytest.mark.parametrize("module", [nn.RNNCell(2, 3), nn.Identity(), nn.Linear, None, [nn.ReLU()]])
+    @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+    @pytest.mark.parametrize(
+        "function",
+        [
+            nn.ReLU(),
+            nn.ReLU(inplace=True),
+            nn.LeakyReLU(0.3),
+            nn.ELU(0.7),
+            nn.Sigmoid(),
+            nn.Hardsigmoid(),
+            nn.Tanh(),
+            nn.Softsign(),
+            nn.Softplus(),
+            nn.Softmax(dim=-1),
+        ],
+        ids=repr,
+    )
+    def test_activations(self, function, precision):
+        """Alone and in a model, whose gradients are compared, too."""
+        x = 3 * make_input(batch_first=True, dtype=precision)
+        alone = lstmx.torch.from_torch(function)
+        assert_close(torch.from_numpy(alone(x.numpy())[0]), function(x.clone()).float())
+        module = nn.Sequential(nn.Linear(INPUTS, 6), function, nn.Linear(6, 2), nn.Softmax(-1)).to(precision)
+        model = lstmx.torch.from_torch(module)
+        x.requires_grad_()
+        y_true = module(x)
+        dy = torch.randn_like(y_true)
+        y_true.backward(dy)
+        y, _, backward = model.forward(x.detach().numpy())
+        dx, _ = backward(dy.numpy())
+        assert_close(torch.tensor(y), y_true.detach())
+        assert_close(torch.from_numpy(dx), x.grad)
+        for name, parameter in module.named_parameters():
+            assert_close(torch.from_numpy(model.grads[name]), parameter.grad)
+
+    @pytest.mark.parametrize(
+        ("module", "match"),
+        [
+            (nn.Softmax(1), "module: expected nn.Softmax with dim=-1, got 1"),
+            (nn.Softmax(), "module: expected nn.Softmax with dim=-1, got None"),
+            (nn.Softplus(2), "module: expected nn.Softplus with beta=1.0, got 2"),
+            (nn.Softplus(threshold=5), "module: expected nn.Softplus with threshold=20.0, got 5"),
+            (nn.LeakyReLU(-0.1), "alpha: expected a number >= 0 for leaky_relu, got -0.1"),
+        ],
+    )
+    def test_refuses_other_options_of_activations(self, module, match):
+        with pytest.raises(ValueError, match=match):
+            lstmx.torch.from_torch(module)
+
+    @pytest.mark.parametrize("module", [nn.RNNCell(2, 3), nn.Identity(), nn.Linear, None, [nn.GELU()]])
     def test_refuses_others_by_name(self, module):
         culprit = module[0] if isinstance(module, list) else module
         name = type(culprit).__name__

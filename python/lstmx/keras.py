@@ -7,6 +7,7 @@ the arrays; the gates are in the same order. What no layer here computes is refu
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,10 @@ def from_keras(model_or_weights: Any) -> layers.Module:
     - `Sequential` and functional models of layers in a row, models among them: `lstmx.Sequential`;
     - `LSTM`, `Bidirectional(LSTM)` with merge_mode="concat": `lstmx.LSTM`, with a `lstmx.LastStep` behind it
       where return_sequences=False;
-    - `Dense` without activation, also in `TimeDistributed`: `lstmx.Linear`;
+    - `Dense`, also in `TimeDistributed`: `lstmx.Linear`, with a layer of its activation behind it;
+    - `Activation` ("relu", "leaky_relu", "elu", "sigmoid", "hard_sigmoid", "tanh", "softsign", "softplus"),
+      `ReLU`, `LeakyReLU`, `ELU`: `lstmx.Activation`; "softmax" and `Softmax` over the last axis:
+      `lstmx.Softmax`; "linear": nothing;
     - `Embedding`, `Dropout`, `LayerNormalization`, `BatchNormalization`: their namesakes. Without center or
       scale, the bias is 0 or the weight 1.
 
@@ -56,10 +60,10 @@ def from_keras(model_or_weights: Any) -> layers.Module:
 
     Raises:
         TypeError: Neither a Keras model, a layer of the kinds above, nor a list of arrays of real numbers.
-        ValueError: A layer has an option that nothing here computes (another activation, go_backwards,
-            dropout or recurrent_dropout inside an LSTM, mask_zero, ...), is not built or not in a row with
-            the others; arrays are not of the shapes above, or of two layers as well as of one with two
-            directions. The message names the layer or the array.
+        ValueError: A layer has an option that nothing here computes (an activation that is not above,
+            another one of an LSTM, go_backwards, dropout or recurrent_dropout inside it, mask_zero, ...), is
+            not built or not in a row with the others; arrays are not of the shapes above, or of two layers as
+            well as of one with two directions. The message names the layer or the array.
 
     Source: https://keras.io/api/layers/recurrent_layers/lstm/.
 
@@ -145,8 +149,68 @@ def _cell(layer: Any, config: Mapping[str, Any]) -> list[FloatArray]:
 
 
 def _dense(layer: Any, config: Mapping[str, Any]) -> Iterator[layers.Module]:
-    _expect(layer, config, activation="linear")
+    behind = list(_activation(layer, config))
     yield _make_linear(*_weights(layer, "kernel", *["bias"] * config["use_bias"]))
+    yield from behind
+
+
+# The usual alpha of Keras's functions, None where there is none or it is that of lstmx.
+_ALPHAS = {
+    "relu": None,
+    "leaky_relu": 0.2,
+    "elu": None,
+    "sigmoid": None,
+    "hard_sigmoid": 1 / 6,
+    "tanh": None,
+    "softsign": None,
+    "softplus": None,
+}
+
+
+def _activation(layer: Any, config: Mapping[str, Any]) -> Iterator[layers.Module]:
+    name, known = config["activation"], ("linear", "softmax", *_ALPHAS)
+    if name not in known:
+        raise ValueError(f"{_label(layer)}: activation: expected one of {', '.join(known)}, got {name!r}")
+    if name == "softmax":
+        yield layers.Softmax()
+    elif name != "linear":
+        is_older = name == "hard_sigmoid" and not _is_keras_3(layer)  # 0.2, as in ONNX
+        yield _function(layer, name, None if is_older else _ALPHAS[name])
+
+
+def _is_keras_3(layer: Any) -> bool:
+    name = type(layer).__module__.partition(".")[0]  # of tf.keras 2 "keras", too, or another
+    return name == "keras" and not sys.modules[name].__version__.startswith("2.")
+
+
+def _softmax(layer: Any, config: Mapping[str, Any]) -> Iterator[layers.Module]:
+    _check_axis(layer, config["axis"])
+    yield layers.Softmax()
+
+
+def _relu(layer: Any, config: Mapping[str, Any]) -> Iterator[layers.Module]:
+    _expect(layer, config, max_value=None)
+    slope, threshold = config["negative_slope"], config["threshold"]
+    if threshold:
+        _expect(layer, config, negative_slope=0.0)
+        yield _function(layer, "thresholded_relu", threshold)
+    else:
+        yield _function(layer, "leaky_relu", slope) if slope else _function(layer, "relu")
+
+
+def _leaky_relu(layer: Any, config: Mapping[str, Any]) -> Iterator[layers.Module]:
+    yield _function(layer, "leaky_relu", config.get("negative_slope", config.get("alpha")))  # tf.keras 2
+
+
+def _elu(layer: Any, config: Mapping[str, Any]) -> Iterator[layers.Module]:
+    yield _function(layer, "elu", config["alpha"])
+
+
+def _function(layer: Any, name: str, alpha: float | None = None) -> layers.Module:
+    try:
+        return layers.Activation(name, alpha)
+    except ValueError as error:
+        raise ValueError(f"{_label(layer)}: {error}") from None
 
 
 def _time_distributed(layer: Any, config: Mapping[str, Any]) -> Iterator[layers.Module]:
@@ -214,6 +278,11 @@ _LAYERS = {
     "LSTM": _lstm,
     "Bidirectional": _bidirectional,
     "Dense": _dense,
+    "Activation": _activation,
+    "Softmax": _softmax,
+    "ReLU": _relu,
+    "LeakyReLU": _leaky_relu,
+    "ELU": _elu,
     "TimeDistributed": _time_distributed,
     "Embedding": _embedding,
     "Dropout": _dropout,

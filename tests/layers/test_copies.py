@@ -78,6 +78,12 @@ MAKERS = {
     "Linear(4, 3, init='normal', bias_init=0.1)": lambda: lstmx.Linear(
         4, 3, init="normal", bias_init=0.1, rng=0
     ),
+    "Activation('relu')": lambda: lstmx.Activation("relu"),
+    "Activation('scaled_tanh', alpha=1.5, beta=0.5)": lambda: lstmx.Activation("scaled_tanh", 1.5, 0.5),
+    "Softmax()": lambda: lstmx.Softmax(),
+    "Sequential(Linear(4, 3), Activation('elu', alpha=0.5), Softmax())": lambda: lstmx.Sequential(
+        lstmx.Linear(4, 3, rng=0), lstmx.Activation("elu", 0.5), lstmx.Softmax()
+    ),
     "Embedding(6, 3)": lambda: lstmx.Embedding(6, 3, rng=0),
     "Embedding(6, 3, padding_idx=2)": lambda: lstmx.Embedding(6, 3, 2, rng=0),
     "Sequential(Embedding(6, 3), LSTM(3, 4))": lambda: lstmx.Sequential(

@@ -1,10 +1,11 @@
-"""The layers of lstmx: LSTM, GRU, RNN, Linear, Embedding, LayerNorm, BatchNorm, Dropout,
+"""The layers of lstmx: LSTM, GRU, RNN, Linear, Activation, Softmax, Embedding, LayerNorm, BatchNorm, Dropout,
 LastStep, Residual, Sequential, and what they have in common.
 
 Every layer is called the same way: `y, state = layer(x, state)` to infer, `y, state, backward =
 layer.forward(x, state)` to train. Losses, optimisers and the training loop are elsewhere.
 """
 
+from lstmx.layers.activation import Activation, Softmax
 from lstmx.layers.arena import Arena, Entry
 from lstmx.layers.batchnorm import BatchNorm
 from lstmx.layers.config import from_config, parameter_shapes
@@ -26,6 +27,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Activation",
     "Arena",
     "Backward",
     "BatchNorm",
@@ -39,6 +41,7 @@ __all__ = [
     "Module",
     "Residual",
     "Sequential",
+    "Softmax",
     "Stream",
     "fold_batch_norm",
     "from_config",

@@ -26,6 +26,19 @@ def row_blocks(rows: FloatArray) -> Iterator[slice]:
         yield slice(start, start + count)
 
 
+def map_rows(function: Callable[..., DoubleArray], *arrays: FloatArray) -> FloatArray:
+    """Return what `function(*blocks)` gives for the blocks of arrays of one shape `[..., F]`, put together.
+
+    The blocks `[n, F]` are copies, as of `sum_rows`; the result has the arrays' dtype.
+    """
+    shape, dtype = arrays[0].shape, arrays[0].dtype
+    rows = [np.ascontiguousarray(array).reshape(-1, max(shape[-1], 1)) for array in arrays]
+    made = np.empty(rows[0].shape, dtype)
+    for part in row_blocks(made):
+        made[part] = function(*[array[part].astype(np.float64) for array in rows])
+    return made.reshape(shape)
+
+
 def sum_rows(function: Callable[..., DoubleArray], *arrays: FloatArray) -> DoubleArray:
     """Return the sum over all rows of what `function(*blocks)` gives for a block of each array, [F].
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lstmx.layers.activation import Activation, Softmax
 from lstmx.layers.arena import Shape
 from lstmx.layers.batchnorm import BatchNorm
 from lstmx.layers.dropout import Dropout
@@ -27,7 +28,19 @@ from lstmx.layers.sequential import Sequential
 
 _LEAVES: dict[str, Any] = {
     layer.__name__: layer
-    for layer in (LSTM, GRU, RNN, Linear, Embedding, LayerNorm, BatchNorm, Dropout, LastStep)
+    for layer in (
+        LSTM,
+        GRU,
+        RNN,
+        Linear,
+        Activation,
+        Softmax,
+        Embedding,
+        LayerNorm,
+        BatchNorm,
+        Dropout,
+        LastStep,
+    )
 }
 _CONTAINERS: dict[str, Any] = {layer.__name__: layer for layer in (Sequential, Residual)}
 

@@ -17,14 +17,16 @@ from onnx import TensorProto, helper, numpy_helper
 from lstmx._checks import check_bool
 from lstmx._version import __version__
 from lstmx.files import PathLike, write_atomic
-from lstmx.layers import GRU, LSTM, RNN, Dropout, LastStep, Linear, Module, Sequential
+from lstmx.layers import GRU, LSTM, RNN, Activation, Dropout, LastStep, Linear, Module, Sequential, Softmax
 from lstmx.layers.recurrent import Recurrent
+from lstmx.onnx._activation import operator_of
 from lstmx.onnx._recurrent import operator_arrays, operator_attributes
 
 # Old enough for any run-time of the last years; all that is used here is in it.
 _OPSET, _IR_VERSION = 17, 8
 
-_ALIKE = (LSTM, GRU, RNN, Linear, LastStep, Dropout)  # what has a counterpart, and containers of it
+# What has a counterpart, and containers of it.
+_ALIKE = (LSTM, GRU, RNN, Linear, Activation, Softmax, LastStep, Dropout)
 
 
 def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool = True) -> None:
@@ -37,7 +39,8 @@ def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool 
     its parameters do: `0.h_0`.
 
     Args:
-        model: An `LSTM`, `GRU`, `RNN`, `Linear`, `LastStep` or `Dropout`, or a `Sequential` of them.
+        model: An `LSTM`, `GRU`, `RNN`, `Linear`, `Activation`, `Softmax`, `LastStep` or `Dropout`, or a
+            `Sequential` of them.
         path: The file to write; its folder must exist.
         lengths: Whether the number of steps of each row is an input, as in the model's call. (ONNX calls it
             `sequence_lens`.)
@@ -47,7 +50,8 @@ def export(model: Module, path: PathLike, *, lengths: bool = False, state: bool 
         TypeError: `model` is not a layer, or holds one that has no counterpart here.
         ValueError: A model of float64 (ONNX Runtime lacks LSTM, GRU and RNN in double); `lengths` of a model
             that reads no time; a layer that reads time after a `LastStep`; a recurrent layer with layers of
-            different widths, connections, learnt initial states, a projection, clipped cells or zoneout.
+            different widths, connections, learnt initial states, a projection, clipped cells or zoneout; an
+            `Activation` that is no operator, "affine" or "scaled_tanh".
         OSError: The file cannot be written; the file that was there is unharmed.
 
     Example:
@@ -90,6 +94,11 @@ class _Exporter:
                 y = self._recurrent(prefix, layer, y)
             elif isinstance(layer, Linear):
                 y = self._linear(prefix, layer, y)
+            elif isinstance(layer, Activation):
+                operator, attributes = operator_of(name, layer)
+                y = self._node(operator, [y], **attributes)
+            elif isinstance(layer, Softmax):
+                y = self._node("Softmax", [y], axis=-1)
             elif isinstance(layer, LastStep):
                 y = self._last_step(prefix, layer, y)
                 axes = ["B"]

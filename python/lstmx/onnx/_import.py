@@ -2,7 +2,8 @@
 
 Nothing of a graph is run. Each value in it is known by what it stands for: a constant, sizes of axes, an
 input of the graph, zeros, or the data on its way through the layers, with the meaning of each of its axes.
-Operators that only rearrange change that meaning, LSTM, GRU, RNN and MatMul add a layer; all else is refused.
+Operators that only rearrange change that meaning, LSTM, GRU, RNN, MatMul and activations add a layer; all
+else is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from lstmx.files import PathLike
 from lstmx.layers import Module, from_config
+from lstmx.onnx._activation import FUNCTIONS, read_activation
 from lstmx.onnx._axes import Axes, Axis, Data, axis_size, has_axis, join_directions, reshape
 from lstmx.onnx._node import (
     FirstStep,
@@ -38,16 +40,17 @@ _LONGEST = "expected each row's own last step, got that of the longest (with seq
 
 
 def import_model(path: PathLike) -> Module:
-    """Read an ONNX graph of LSTM, GRU, RNN and linear layers, as PyTorch, Keras and `export` write them.
+    """Read an ONNX graph of LSTM, GRU, RNN, linear layers and activations, as of PyTorch, Keras and `export`.
 
     The graph's first input is x, `[T, B, I]` or `[B, T, I]`: the nodes that read it tell which, and the model
     is batch-first accordingly. Each LSTM node becomes an `LSTM` of one layer, with all that the operator has:
     direction, peepholes (P), clip (`gate_clip`), input_forget (`coupled`), activations, layout,
     sequence_lens, initial states. A GRU with linear_before_reset=1 becomes a `GRU`, an RNN an `RNN`; the sum
-    of the two directions of y `merge="sum"`; MatMul and Add, or Gemm, a `Linear`; the last step of a
-    batch-first graph, or the final h where it is computed with (of both directions side by side), a
-    `LastStep`. Dropout, which does nothing in inference, is left out. Further inputs of the graph are the
-    `state` and the `lengths` of the model's call.
+    of the two directions of y `merge="sum"`; MatMul and Add, or Gemm, a `Linear`; Relu, Sigmoid, Tanh,
+    HardSigmoid, LeakyRelu, ThresholdedRelu, Elu, Softsign and Softplus an `Activation`; Softmax over the
+    features a `Softmax`; the last step of a batch-first graph, or the final h where it is computed with (of
+    both directions side by side), a `LastStep`. Dropout, which does nothing in inference, is left out.
+    Further inputs of the graph are the `state` and the `lengths` of the model's call.
 
     The model computes the numbers of the graph, arranged as everywhere in this library: `y` in the order of
     x's axes, both directions side by side, and `(h_n, c_n)` for each `LSTM`, h_n for each `GRU` and `RNN`.
@@ -85,7 +88,7 @@ def import_model(path: PathLike) -> Module:
     except (google.protobuf.message.DecodeError, onnx.checker.ValidationError, ValueError) as error:
         raise ValueError(f"{name}: not a valid ONNX file ({error})") from None
     try:
-        return _Importer(proto.graph, 4 * proto.ByteSize() + (1 << 20)).model()
+        return _Importer(proto, 4 * proto.ByteSize() + (1 << 20)).model()
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
@@ -93,8 +96,10 @@ def import_model(path: PathLike) -> Module:
 class _Importer:
     """The layers that a graph has come out as so far, and what each of its values stands for."""
 
-    def __init__(self, graph: onnx.GraphProto, budget: int) -> None:
-        self._graph = graph
+    def __init__(self, proto: onnx.ModelProto, budget: int) -> None:
+        self._graph = proto.graph
+        versions = (item.version for item in proto.opset_import if item.domain in ("", "ai.onnx"))
+        self._opset = max(versions, default=0)
         self._budget = budget  # bytes that constants made from constants may take
         self._layers: list[dict[str, Any]] = []
         self._params: dict[str, NDArray[np.float32]] = {}
@@ -163,7 +168,7 @@ class _Importer:
                     raise ValueError(f"output {output.name!r}: expected both directions of y, got one")
                 results.append(part)
         if not self._layers:
-            raise ValueError("graph: expected at least one LSTM or linear layer, got none")
+            raise ValueError("graph: expected at least one layer, got none")
         first = results[0]
         batch = self._order[1] if self._order else None
         is_latest_h = first.kind in ("h", "both h") and first.position == self._position
@@ -289,14 +294,17 @@ class _Importer:
         if data.kind == "h" and self._layers[-1].get("reverse"):
             raise ValueError("expected the final h of direction 'forward', got that of 'reverse'")
         self._add({"type": "LastStep", "bidirectional": data.kind == "both h"}, {})
-        axes = [group for group in data.axes if group not in ((), (time,))]
+        axes = [group for group in data.axes if group != (time,)]
         if keep is not None:
             axes.insert(keep, ())
         return Data(tuple(axes), self._position)
 
     def _sum_directions(self, y: Data) -> Data:
         """Have the last layer add its directions; `y` is what it returns then."""
-        self._layers[-1]["merge"] = "sum"
+        layer = self._layers[-1] if self._layers else {}
+        if not layer.get("bidirectional") or "merge" in layer:
+            raise ValueError("expected the directions that a layer has just returned, got other data")
+        layer["merge"] = "sum"
         self._position += 1
         return replace(y, position=self._position)
 
@@ -325,9 +333,7 @@ class _Importer:
     def _add_directions(self, a: Data, b: Data) -> Data:
         last = len(a.axes) - 1
         joined = join_directions((a, b), last) or join_directions((b, a), last)
-        layer = self._layers[-1] if self._layers else {}
-        both = layer.get("bidirectional", False) and "merge" not in layer
-        if joined is None or joined.kind != "y" or not both:
+        if joined is None or joined.kind != "y":
             raise ValueError(f"expected a constant bias or the directions of y, got {describe(b)}")
         ((features,),) = a.axes[last:]
         axes = (*a.axes[:last], (replace(features, name="features"),))
@@ -343,6 +349,24 @@ class _Importer:
         left = ((),) if node.attributes.get("keepdims", 1) else ()
         axes = (*y.axes[:axis], *left, *y.axes[axis + 1 :])
         return [self._sum_directions(replace(self._current(y), axes=axes))]
+
+    def _activation(self, node: Node) -> list[Value]:
+        data = self._current(node[0])
+        if has_axis(data.axes, "forward", "backward"):
+            raise ValueError(f"expected all features, got {describe(data)}")
+        self._add(read_activation(node), {})
+        return [Data(data.axes, self._position)]
+
+    def _softmax(self, node: Node) -> list[Value]:
+        """Over one axis; before version 13 of the standard over all from that one on."""
+        data = self._current(node[0])
+        first = node.attributes.get("axis", -1 if self._opset >= 13 else 1)
+        axes = data.axes[first:][: 1 if self._opset >= 13 else None]
+        names = [axis.name for group in axes for axis in group]
+        if len(axes) != 1 or names != ["features"] or has_axis(data.axes, "direction"):
+            raise ValueError(f"expected a sum over all features, got axis {first} of {describe(data)}")
+        self._add({"type": "Softmax"}, {})
+        return [Data(data.axes, self._position)]
 
     # --- operators that rearrange ---------------------------------------------------------------------------
 
@@ -637,6 +661,8 @@ class _Importer:
         "Gemm": _gemm,
         "Add": _sum,
         "ReduceSum": _reduce_sum,
+        **dict.fromkeys(FUNCTIONS, _activation),
+        "Softmax": _softmax,
         "Identity": _same,
         "Dropout": _same,
         "Cast": _cast,

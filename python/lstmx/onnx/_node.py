@@ -106,6 +106,11 @@ def _attribute(proto: onnx.AttributeProto) -> Any:
     return value
 
 
+def decimal(value: float) -> float:
+    """The shortest decimal that is this float32, as somebody may have written it."""
+    return float(str(np.float32(value)))
+
+
 def to_array(tensor: onnx.TensorProto) -> Array:
     try:
         return numpy_helper.to_array(tensor)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from lstmx.layers import GRU, LSTM, RNN
 from lstmx.layers.direction import BOTH, FORWARD, REVERSE
 from lstmx.layers.recurrent import Recurrent
-from lstmx.onnx._node import Node
+from lstmx.onnx._activation import onnx_name
+from lstmx.onnx._node import Node, decimal
 from lstmx.reference import ACTIVATIONS, Activation
 
 LAYERS: dict[str, type[Recurrent]] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}  # by their operators
@@ -50,7 +51,7 @@ def operator_attributes(layer: Recurrent) -> dict[str, Any]:
         attributes["input_forget"] = 1
     functions = [Activation(*((a,) if isinstance(a, str) else a)) for a in layer.activations]
     functions *= layer._directions
-    names = ["".join(word.capitalize() for word in function.name.split("_")) for function in functions]
+    names = [onnx_name(function.name) for function in functions]
     if names[:3] != _FUNCTIONS["LSTM"]:
         attributes["activations"] = names
         for part in ("alpha", "beta"):
@@ -134,7 +135,7 @@ def _read_lstm(attributes: dict[str, Any], directions: int) -> dict[str, Any]:
         "activations": [(function.name, function.alpha, function.beta) for function in functions],
     }
     if "clip" in attributes:
-        clip = _decimal(attributes["clip"])
+        clip = decimal(attributes["clip"])
         if not 0.0 < clip < np.inf:
             raise ValueError(f"clip: expected a number > 0, got {clip:g}")
         options["gate_clip"] = clip
@@ -197,15 +198,10 @@ def _read_function(name: str, left: dict[str, list[float]]) -> Activation:
         if getattr(usual, part) is None:
             continue
         if values:
-            own[part] = _decimal(values.pop(0))
+            own[part] = decimal(values.pop(0))
         elif known in _WITHOUT_DEFAULTS:
             raise ValueError(f"activation_{part}: expected a number for {name}, got none")
     return Activation(known, **own)
-
-
-def _decimal(value: float) -> float:
-    """The shortest decimal that is this float32, as somebody may have written it."""
-    return float(str(np.float32(value)))
 
 
 def _by_gate(array: NDArray[np.float32], order: list[int]) -> NDArray[np.float32]:

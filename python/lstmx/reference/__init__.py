@@ -8,7 +8,7 @@ A recurrent cell is one `CellSpec`: what happens between the matrix products, fo
 run in one time loop (`recurrent_forward`), and that in layers and directions (`recurrent`).
 """
 
-from lstmx.reference.activations import ACTIVATIONS, Activation, sigmoid
+from lstmx.reference.activations import ACTIVATIONS, Activation, sigmoid, softmax, softmax_backward
 from lstmx.reference.cells import LSTM, CellOptions, CellSpec, LstmCell
 from lstmx.reference.connection import connect
 from lstmx.reference.embedding import embedding_backward, embedding_forward
@@ -83,5 +83,7 @@ __all__ = [
     "running_statistics",
     "sgd_step",
     "sigmoid",
+    "softmax",
+    "softmax_backward",
     "trace",
 ]

@@ -1,6 +1,6 @@
-"""The activation functions of the cells, those of ONNX's recurrent operators.
+"""The activation functions of the cells, those of ONNX's recurrent operators, and softmax, a layer's alone.
 
-Each has its derivative in terms of the activated value alone: a kernel keeps nothing else.
+Each has its derivative in terms of the activated value alone: nothing else is kept for backward.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from lstmx.reference._arrays import Array
+from lstmx.reference._arrays import Array, as_float64, float64
 
 
 def sigmoid(x: Array) -> Array:
@@ -21,6 +22,51 @@ def sigmoid(x: Array) -> Array:
     [0.0, 0.5, 1.0]
     """
     return np.exp(-np.logaddexp(0.0, -x))
+
+
+def softmax(x: ArrayLike) -> Array:
+    """Return exp(x) / sum(exp(x)), the sum over the last axis: positive numbers whose sum is 1.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmax.html.
+
+    Args:
+        x: [..., F].
+
+    Returns:
+        [..., F].
+
+    Raises:
+        TypeError: x does not hold real numbers.
+
+    Example:
+        >>> softmax([[1000.0, 1000.0, -1000.0]]).tolist()
+        [[0.5, 0.5, 0.0]]
+    """
+    x = as_float64("x", x)
+    exps = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))  # so that exp cannot overflow
+    y: Array = exps / exps.sum(axis=-1, keepdims=True)
+    return y
+
+
+def softmax_backward(y: ArrayLike, dy: ArrayLike) -> Array:
+    """Return the gradient of a scalar by x, [..., F], given its gradient by y = softmax(x).
+
+    Args:
+        y: What `softmax` returned, [..., F].
+        dy: [..., F].
+
+    Raises:
+        TypeError: An argument does not hold real numbers.
+        ValueError: A shape does not fit the other.
+
+    Example:
+        >>> softmax_backward([0.5, 0.5], [1.0, 0.0]).tolist()
+        [0.25, -0.25]
+    """
+    y = as_float64("y", y)
+    dy = float64("dy", dy, y.shape)
+    dx: Array = y * (dy - (y * dy).sum(axis=-1, keepdims=True))
+    return dx
 
 
 class _Rule(NamedTuple):

@@ -5,6 +5,7 @@ Both take over weights; neither computes anything.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,16 +56,20 @@ def from_torch(module: nn.Module | list[nn.Module] | tuple[nn.Module, ...]) -> l
     """Return the lstmx layer, or `lstmx.Sequential` of layers, that computes what PyTorch's module does.
 
     Args:
-        module: An `nn.LSTM` (or `LSTM`), `nn.GRU`, `nn.RNN`, `nn.Linear` or `nn.Dropout`, or several of them
-            in order: an `nn.Sequential`, an `nn.ModuleList`, a list or a tuple. In such a row, each layer
-            reads the output of the one before, without the states of an LSTM, as in `lstmx.Sequential`.
+        module: An `nn.LSTM` (or `LSTM`), `nn.GRU`, `nn.RNN`, `nn.Linear`, `nn.Dropout`, an activation
+            (`nn.ReLU`, `nn.LeakyReLU`, `nn.ELU`, `nn.Sigmoid`, `nn.Hardsigmoid`, `nn.Tanh`, `nn.Softsign`,
+            `nn.Softplus` with its usual beta and threshold, beyond which it differs by 2e-9 here, or
+            `nn.Softmax(dim=-1)`), or several of them in order: an `nn.Sequential`, an `nn.ModuleList`, a list
+            or a tuple. In such a row, each layer reads the output of the one before, without the states of an
+            LSTM, as in `lstmx.Sequential`.
 
     Returns:
         A layer of its own, with a copy of the weights: as float64 if that is what they are, else as float32.
 
     Raises:
         TypeError: A module of another kind.
-        ValueError: No module at all, or neighbours that do not fit.
+        ValueError: No module at all, neighbours that do not fit, or another dim of `nn.Softmax`, beta or
+            threshold of `nn.Softplus`, or negative slope or alpha.
 
     Example:
         >>> import torch, lstmx.torch
@@ -95,7 +100,38 @@ def _empty_layer(module: Any, dtype: str) -> layers.Module:
         return layers.Linear(module.in_features, module.out_features, module.bias is not None, dtype=dtype)
     if kind is nn.Dropout:
         return layers.Dropout(module.p)
-    raise TypeError(
-        "module: expected nn.LSTM, nn.GRU, nn.RNN, nn.Linear, nn.Dropout or a sequence of them, "
-        f"got {kind.__name__}"
-    )
+    if kind in _FUNCTIONS:
+        return _FUNCTIONS[kind](module)
+    known = (nn.LSTM, nn.GRU, nn.RNN, nn.Linear, nn.Dropout, *_FUNCTIONS)
+    listed = ", ".join(f"nn.{one.__name__}" for one in known)
+    raise TypeError(f"module: expected {listed} or a sequence of them, got {kind.__name__}")
+
+
+def _softplus(module: nn.Softplus) -> layers.Module:
+    _expect(module, beta=1.0, threshold=20.0)
+    return layers.Activation("softplus")
+
+
+def _softmax(module: nn.Softmax) -> layers.Module:
+    _expect(module, dim=-1)
+    return layers.Softmax()
+
+
+def _expect(module: nn.Module, **options: float) -> None:
+    for name, expected in options.items():
+        got = getattr(module, name)
+        if got != expected:
+            raise ValueError(f"module: expected nn.{type(module).__name__} with {name}={expected}, got {got}")
+
+
+_FUNCTIONS: dict[type[nn.Module], Callable[[Any], layers.Module]] = {
+    nn.ReLU: lambda module: layers.Activation("relu"),
+    nn.LeakyReLU: lambda module: layers.Activation("leaky_relu", module.negative_slope),
+    nn.ELU: lambda module: layers.Activation("elu", module.alpha),
+    nn.Sigmoid: lambda module: layers.Activation("sigmoid"),
+    nn.Hardsigmoid: lambda module: layers.Activation("hard_sigmoid", 1 / 6),
+    nn.Tanh: lambda module: layers.Activation("tanh"),
+    nn.Softsign: lambda module: layers.Activation("softsign"),
+    nn.Softplus: _softplus,
+    nn.Softmax: _softmax,
+}
