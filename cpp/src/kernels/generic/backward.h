@@ -69,11 +69,32 @@ struct Backward : BackwardFrame<S> {
         ProductTile<Real> tile;
         tile.lanes = W;
         F::template gate_product<V>(k, k.gates_h, k.u + first * W * G * H, begin, end, tile, [&](Index r, Index m) {
-          for (Index i = 0; i < m; ++i) tile.c[i] = k.dh + (r - first_row + i) * k.stride + first * W;
+          const Index p = r - first_row;
+          for (Index i = 0; i < m; ++i) tile.c[i] = k.dh + (p + i) * k.stride + first * W;
+          if (t > 0 && k.far && m > 1 && !tile.goes_on) fetch_step(k, t - 1, p, m, {first, first + vectors});
         });
       });
     }
     if (k.cell.staged) finish_carry(k, t, part);
+  }
+
+  // what the cell will read at step t for some positions and units, into L2 while the product runs: the
+  // hardware does not foresee rows of steps from the last to the first
+  static void fetch_step(const Context& k, Index t, Index begin, Index count, const Range& vectors) {
+    const RecurrentBackward<Real>& a = k.a;
+    const Schedule& s = a.schedule;
+    const Index H = a.size.H, B = a.size.B, rows = a.size.rows;
+    const Index row = s.first[t] + begin, before = begin + (t == 0 ? 0 : B + s.first[t - 1]);
+    const Step step{k, t, 0};
+    L::for_pieces(H, vectors, [&](Index unit, Index width, Index) {
+      fetch<2>(k.gates + G * (unit * rows + row * width), count * G * width);
+      fetch<2>(k.cells + unit * (B + rows) + before * width, count * width);
+    });
+    for (Index p = begin; p < begin + count; ++p) {
+      const Index column = vectors.begin * W, columns = (vectors.end - vectors.begin) * W;
+      fetch<2>(step.row(a.y, p) + column, columns);
+      fetch<2>(step.row(a.dy, p) + column, columns);
+    }
   }
 
   // what of dh comes another way than unchanged from the product: through a mask, or past the cell

@@ -65,6 +65,7 @@ struct BackwardFrame : Layout<S> {
     Real *gates_x, *gates_h;  // what becomes the gradients by the products with x and with h: gates, or the normalized
     const Real* scales;       // 1 / the deviations, by row [2][G]
     const Real* masked;       // the tape's, by row [P]; or null
+    bool far;                 // whether the tape is too large to have stayed in L2
     Real *zeros, *dc, *dh;    // [stride], for each block [B][units], [B][stride] by position
     Real* d_panel;            // for each block [I+P+1][gates of the block]: x, h, bias
     const Real *u, *w;        // packed backward
@@ -117,6 +118,7 @@ struct BackwardFrame : Layout<S> {
     };
     k.gates = a.tape;
     k.cells = a.tape + L::tape_gates(n);
+    k.far = L::tape_size(n) > L::l2_size;
     k.masked = n.masked ? k.cells + L::tape_cells(n) : nullptr;
     k.zeros = take(k.stride);
     k.dc = take(k.stride * n.B);

@@ -393,6 +393,14 @@ struct FusedForward : ForwardFrame<S> {
       }
     }
     if constexpr (N == 1) {
+      if constexpr (training) {  // what is written at the end, for a tape is larger than the caches
+        LSTMX_UNROLL
+        for (int m = 0; m < M; ++m) {
+          fetch<3>(t.gates + m * PW, PW);
+          fetch<3>(t.c_out + m * W, W);
+          fetch<3>(t.y[m], W);
+        }
+      }
       multiply_operand<S, M, G>(gate, t.b, multiply_operand<S, M, G>(gate, t.a, t.panel));
     } else {
       const Real* panel = t.panel;

@@ -13,6 +13,15 @@ using RealOf = typename S::Real;
 constexpr Index row_block = 256;    // rows summed in registers before they are added to the result
 constexpr int most_tile_rows = 14;  // of any target
 
+// The cache lines of n numbers start on their way to a cache: 3 L1, 2 L2. The empty statement keeps a compiler from
+// taking what only does so for what does nothing.
+template <int level, class Real>
+LSTMX_INLINE void fetch(const Real* p, Index n) {
+  constexpr Index line = 64 / sizeof(Real);
+  for (Index i = 0; i < n; i += line) __builtin_prefetch(p + i, 0, level);
+  asm volatile("");
+}
+
 // acc[m] += sum_k a[m][k] * panel[k], a panel row being V vectors; returns the panel's end
 template <class S, int M, int V>
 LSTMX_INLINE const RealOf<S>* multiply(typename S::Vec (&acc)[M][V], const RealOf<S>* const (&a)[M],
