@@ -141,13 +141,13 @@ struct Layout {
     });
   }
 
-  // body(piece, its first row) for the pieces of the part's units in a step of `count` rows; the quads of the same rows
-  // one after the other
+  // body(piece, its first row) for the pieces of the part's units in a step of `count` rows; those of the same rows one
+  // after the other, the wide ones and then the quads
   template <class Body>
   static void for_pieces_of_step(Index H, const Part& part, Index count, const Body& body) {
     const Index full = H / W, end = part.vectors.end < full ? part.vectors.end : full;
-    for (Index v = part.vectors.begin; v < end; ++v) {
-      for (Index r = 0; r < count; ++r) body(Piece<S, false>{v * W, W, 1}, r);
+    for (Index r = 0; r < count; ++r) {
+      for (Index v = part.vectors.begin; v < end; ++v) body(Piece<S, false>{v * W, W, 1}, r);
     }
     if (part.vectors.end <= full) return;
     for (Index r = 0; r < count; r += R) {
