@@ -61,20 +61,19 @@ struct Backward : BackwardFrame<S> {
   static void carry_back(const Context& k, Index t, const Part& part) {
     const Index H = k.a.size.H, P = k.a.size.P, first_row = k.a.schedule.first[t];
     const Index begin = first_row + part.positions.begin, end = begin + alive_in(k.a.schedule, t, part.positions);
-    const Groups groups = Groups::of_columns(P, W);
-    for (Index g = 0; g < groups.count; ++g) {
-      const Index first = groups.first(g), vectors = groups.first(g + 1) - first;
-      if (first < part.vectors.begin || first >= part.vectors.end) continue;
-      with_constant(vectors, [&]<int V>() {
+    for_panels<S>(P, [&]<class X>(Index first, Index vectors, Index) {
+      const Range units{first / W, first / W + vectors};
+      if (units.begin < part.vectors.begin || units.begin >= part.vectors.end) return;
+      with_vectors<X>(vectors, [&]<int V>() {
         ProductTile<Real> tile;
-        tile.lanes = W;
-        F::template gate_product<V>(k, k.gates_h, k.u + first * W * G * H, begin, end, tile, [&](Index r, Index m) {
+        tile.lanes = X::width;
+        F::template gate_product<X, V>(k, k.gates_h, k.u + first * G * H, begin, end, tile, [&](Index r, Index m) {
           const Index p = r - first_row;
-          for (Index i = 0; i < m; ++i) tile.c[i] = k.dh + (p + i) * k.stride + first * W;
-          if (t > 0 && k.far && m > 1 && !tile.goes_on) fetch_step(k, t - 1, p, m, {first, first + vectors});
+          for (Index i = 0; i < m; ++i) tile.c[i] = k.dh + (p + i) * k.stride + first;
+          if (t > 0 && k.far && m > 1 && !tile.goes_on) fetch_step(k, t - 1, p, m, units);
         });
       });
-    }
+    });
     if (k.cell.staged) finish_carry(k, t, part);
   }
 

@@ -164,25 +164,25 @@ struct BackwardFrame : Layout<S> {
     return k;
   }
 
-  // C rows = dG rows * a packed [G*H, columns], for the rows [begin, end) of the tape: body(row, rows, tile) says where
-  // C is. Of weights that do not stay in L2 with what else is there, a stretch of k is used for all rows before the
-  // next.
-  template <int V, class Body>
+  // C rows = dG rows * a packed [G*H, V vectors X], for the rows [begin, end) of the tape: body(row, rows, tile) says
+  // where C is. Of weights that do not stay in L2 with what else is there, a stretch of k is used for all rows before
+  // the next.
+  template <class X, int V, class Body>
   static void gate_product(const Context& k, const Real* gates, const Real* panel, Index begin, Index end,
                            ProductTile<Real>& tile, const Body& body) {
-    const Index wide = k.a.size.H / W, most = panel_limit / (PW * V * W);
+    const Index wide = k.a.size.H / W, width = V * X::width, most = panel_limit / (PW * width);
     const Index count = wide > most + most / 2 ? (wide + most - 1) / most : 1;
     const Groups stretches{wide, count};
     tile.init = nullptr;
-    tile.c_vector = W;
+    tile.c_vector = X::width;
     for (Index i = 0; i < count; ++i) {
       const Index first = stretches.first(i);
       tile.goes_on = i > 0;
-      tile.panel = panel + first * PW * V * W;
-      for_tiles(begin, end, S::tile_rows[V], [&](Index r, Index m) {
+      tile.panel = panel + first * PW * width;
+      for_tiles(begin, end, X::tile_rows[V], [&](Index r, Index m) {
         gate_operands(k, gates, r, first, stretches.first(i + 1), tile);
         body(r, m);
-        run_product<S, V, S::tile_rows[V], PW, QW, QW>(m, tile);
+        run_product<X, V, X::tile_rows[V], PW, QW, QW>(m, tile);
       });
     }
   }
@@ -244,14 +244,14 @@ struct BackwardFrame : Layout<S> {
   static void input_gradients(const Context& k, Index begin, Index end, const Rows& rows, const Team& team) {
     const Index I = k.a.size.I, H = k.a.size.H, first_row = k.a.schedule.first[begin];
     const Range share = team.share(k.a.schedule.first[end] - first_row);
-    for_column_groups<S>(I, [&](Index first, Index vectors, Index lanes) {
-      with_constant(vectors, [&]<int V>() {
+    for_panels<S>(I, [&]<class X>(Index first, Index vectors, Index lanes) {
+      with_vectors<X>(vectors, [&]<int V>() {
         ProductTile<Real> tile;
         tile.lanes = lanes;
-        gate_product<V>(k, k.gates_x, k.w + first * G * H, first_row + share.begin, first_row + share.end, tile,
-                        [&](Index r, Index m) {
-                          for (Index i = 0; i < m; ++i) tile.c[i] = rows.dx[r - first_row + i] + first;
-                        });
+        gate_product<X, V>(k, k.gates_x, k.w + first * G * H, first_row + share.begin, first_row + share.end, tile,
+                           [&](Index r, Index m) {
+                             for (Index i = 0; i < m; ++i) tile.c[i] = rows.dx[r - first_row + i] + first;
+                           });
       });
     });
   }

@@ -98,6 +98,21 @@ LSTMX_INLINE void for_column_groups(Index n, const Body& body) {
   for_column_groups<S>(n, 0, Groups::of_columns(n, S::width).count, body);
 }
 
+// The same, but what is at most half a vector at the end is a group of its own, in a target's half vectors X:
+// body<X>(first column, vectors, valid lanes of the last vector)
+template <class S, class Body>
+LSTMX_INLINE void for_panels(Index n, const Body& body) {
+  for_column_groups<S>(n, [&](Index first, Index vectors, Index lanes) {
+    if constexpr (requires { typename S::Half; }) {
+      if (lanes <= S::Half::width) {
+        if (vectors > 1) body.template operator()<S>(first, vectors - 1, Index(S::width));
+        return body.template operator()<typename S::Half>(first + (vectors - 1) * S::width, Index(1), lanes);
+      }
+    }
+    body.template operator()<S>(first, vectors, lanes);
+  });
+}
+
 template <class S>
 LSTMX_INLINE typename S::Vec load_lanes(const RealOf<S>* p, Index lanes) {
   return lanes == S::width ? S::load(p) : S::load_n(p, lanes);
@@ -286,6 +301,16 @@ LSTMX_INLINE void with_constant(Index n, const Body& body) {
       return body.template operator()<3>();
     default:
       return body.template operator()<4>();
+  }
+}
+
+// The same up to the most that a tile of X has.
+template <class X, class Body>
+LSTMX_INLINE void with_vectors(Index n, const Body& body) {
+  if constexpr (sizeof(X::tile_rows) == 2 * sizeof(int)) {
+    body.template operator()<1>();
+  } else {
+    with_constant(n, body);
   }
 }
 
