@@ -103,10 +103,10 @@ LSTMX_INLINE void for_column_groups(Index n, const Body& body) {
 template <class S, class Body>
 LSTMX_INLINE void for_panels(Index n, const Body& body) {
   for_column_groups<S>(n, [&](Index first, Index vectors, Index lanes) {
-    if constexpr (requires { typename S::Half; }) {
-      if (lanes <= S::Half::width) {
+    if constexpr (requires { typename S::Narrow; }) {
+      if (lanes <= S::Narrow::width) {
         if (vectors > 1) body.template operator()<S>(first, vectors - 1, Index(S::width));
-        return body.template operator()<typename S::Half>(first + (vectors - 1) * S::width, Index(1), lanes);
+        return body.template operator()<typename S::Narrow>(first + (vectors - 1) * S::width, Index(1), lanes);
       }
     }
     body.template operator()<S>(first, vectors, lanes);

@@ -13,7 +13,7 @@ struct HalfVectors : Avx2 {  // for the end of columns, where half the width is 
   static constexpr int tile_rows[2] = {0, 14};
 };
 struct Choices : Avx512 {
-  using Half = HalfVectors;
+  using Narrow = HalfVectors;
   static constexpr bool fuses = true;  // the products and the cell in one tile: faster, and more code
   // rows of a register tile of 1, 2, 3 and 4 vectors
   static constexpr int tile_rows[5] = {0, 14, 12, 8, 6};
