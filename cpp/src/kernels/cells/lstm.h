@@ -24,13 +24,13 @@ struct LstmCell {
   // h of n vectors of hidden units on its way
   template <int n>
   struct Outputs {
-    Vec o[n > 0 ? n : 1], h[n > 0 ? n : 1];  // h: c at first
+    Vec o[n > 0 ? n : 1], h[n > 0 ? n : 1];  // h: c until it is finished
   };
 
   // R vectors of hidden units at once, up to c, and `before` up to h: its activations fill the pauses of the others'.
   // gate: pre-activations in, activated gates out; c: the cell state, in place.
   template <int R, int before_count>
-  LSTMX_INLINE void forward(Vec (&gate)[R][gates], Vec (&c)[R], Outputs<before_count>& before) {
+  LSTMX_INLINE void forward(Vec (&gate)[R][gates], Vec (&c)[R], Outputs<before_count>& before, Outputs<R>& out) {
     Vec sigmoids[3 * R], tanhs[before_count + R];
     LSTMX_UNROLL
     for (int p = 0; p < before_count; ++p) tanhs[p] = before.h[p];
@@ -54,6 +54,8 @@ struct LstmCell {
       gate[r][3] = sigmoids[3 * r + 2];
       // 2. c = f c_prev + i g
       c[r] = S::fma(gate[r][1], c[r], S::mul(gate[r][0], gate[r][2]));
+      out.o[r] = gate[r][3];
+      out.h[r] = c[r];
     }
   }
 
@@ -69,10 +71,10 @@ struct LstmCell {
   LSTMX_INLINE void forward(const VariantOptions*, Vec (&gate)[gates], const Inputs& in, Vec& c, Vec& h) {
     Vec all[1][gates] = {{gate[0], gate[1], gate[2], gate[3]}}, cells[1] = {in.c};
     Outputs<0> none;
-    forward<1, 0>(all, cells, none);
+    Outputs<1> out;
+    forward<1, 0>(all, cells, none, out);
     for (int g = 0; g < gates; ++g) gate[g] = all[0][g];
     c = cells[0];
-    Outputs<1> out{{gate[3]}, {c}};
     finish<1>(out);
     h = out.h[0];
   }

@@ -467,15 +467,11 @@ struct FusedForward : ForwardFrame<S> {
       Vec g[count][G], c[count];
       LSTMX_UNROLL
       for (int r = 0; r < count; ++r) read(first + r, g[r], c[r]);
-      Cell::template forward<count, before_count>(g, c, before);
-      write_before();
       Outputs<count> out;
+      Cell::template forward<count, before_count>(g, c, before, out);
+      write_before();
       LSTMX_UNROLL
-      for (int r = 0; r < count; ++r) {
-        write(first + r, g[r], c[r]);
-        out.o[r] = g[r][3];
-        out.h[r] = c[r];
-      }
+      for (int r = 0; r < count; ++r) write(first + r, g[r], c[r]);
       apply_cell<all, first + count, count>(read, write, write_output, out);
     }
   }
