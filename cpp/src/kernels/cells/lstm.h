@@ -21,43 +21,62 @@ struct LstmCell {
   static Real* unit_gradient(const RecurrentGradients<Real>&, int, Index) { return nullptr; }
   static bool has_unit_params(const StagedInputs<Real>&) { return false; }
 
-  // R vectors of hidden units at once. gate: pre-activations in, activated gates out; c: the cell state, in place.
-  template <int R>
-  LSTMX_INLINE void forward(Vec (&gate)[R][gates], Vec (&c)[R], Vec (&h)[R]) {
-    Vec sigmoids[3 * R];
+  // h of n vectors of hidden units on its way
+  template <int n>
+  struct Outputs {
+    Vec o[n > 0 ? n : 1], h[n > 0 ? n : 1];  // h: c until it is finished
+  };
+
+  // R vectors of hidden units at once, up to c, and `before` up to h: its activations fill the pauses of the others'.
+  // gate: pre-activations in, activated gates out; c: the cell state, in place.
+  template <int R, int before_count>
+  LSTMX_INLINE void forward(Vec (&gate)[R][gates], Vec (&c)[R], Outputs<before_count>& before, Outputs<R>& out) {
+    Vec sigmoids[3 * R], tanhs[before_count + R];
+    LSTMX_UNROLL
+    for (int p = 0; p < before_count; ++p) tanhs[p] = before.h[p];
     LSTMX_UNROLL
     for (int r = 0; r < R; ++r) {
       sigmoids[3 * r + 0] = gate[r][0];
       sigmoids[3 * r + 1] = gate[r][1];
       sigmoids[3 * r + 2] = gate[r][3];
-      h[r] = gate[r][2];
+      tanhs[before_count + r] = gate[r][2];
     }
     // 1. i, f, o = sigmoid, g = tanh
+    Act::template tanh<before_count + R>(tanhs);
+    LSTMX_UNROLL
+    for (int p = 0; p < before_count; ++p) before.h[p] = S::mul(before.o[p], tanhs[p]);
     Act::template sigmoid<3 * R>(sigmoids);
-    Act::template tanh<R>(h);
     LSTMX_UNROLL
     for (int r = 0; r < R; ++r) {
       gate[r][0] = sigmoids[3 * r + 0];
       gate[r][1] = sigmoids[3 * r + 1];
-      gate[r][2] = h[r];
+      gate[r][2] = tanhs[before_count + r];
       gate[r][3] = sigmoids[3 * r + 2];
       // 2. c = f c_prev + i g
       c[r] = S::fma(gate[r][1], c[r], S::mul(gate[r][0], gate[r][2]));
-      h[r] = c[r];
+      out.o[r] = gate[r][3];
+      out.h[r] = c[r];
     }
-    // 3. h = o tanh(c)
-    Act::template tanh<R>(h);
+  }
+
+  // 3. h = o tanh(c)
+  template <int n>
+  LSTMX_INLINE void finish(Outputs<n>& out) {
+    Act::template tanh<n>(out.h);
     LSTMX_UNROLL
-    for (int r = 0; r < R; ++r) h[r] = S::mul(gate[r][3], h[r]);
+    for (int r = 0; r < n; ++r) out.h[r] = S::mul(out.o[r], out.h[r]);
   }
 
   // of one vector, where the cell is staged
   LSTMX_INLINE void forward(const VariantOptions*, Vec (&gate)[gates], const Inputs& in, Vec& c, Vec& h) {
-    Vec all[1][gates] = {{gate[0], gate[1], gate[2], gate[3]}}, cells[1] = {in.c}, outputs[1];
-    forward<1>(all, cells, outputs);
+    Vec all[1][gates] = {{gate[0], gate[1], gate[2], gate[3]}}, cells[1] = {in.c};
+    Outputs<0> none;
+    Outputs<1> out;
+    forward<1, 0>(all, cells, none, out);
     for (int g = 0; g < gates; ++g) gate[g] = all[0][g];
     c = cells[0];
-    h = outputs[0];
+    finish<1>(out);
+    h = out.h[0];
   }
 
   // gate: activated gates in, gradients of the pre-activations out; dc: of c in, of c_prev out.

@@ -81,7 +81,7 @@ struct Backward : BackwardFrame<S> {
   static void carry_back(const Context& k, Index t, const Part& part, const Team& team) {
     const Schedule& s = k.a.schedule;
     const Index begin = s.first[t] + part.positions.begin, count = alive_in(s, t, part.positions);
-    const auto carry = [&](const Range& rows) { carry_rows(k, rows, s.first[t], part); };
+    const auto carry = [&](const Range& rows) { carry_rows(k, rows, t, part); };
     if constexpr (makes_parts<S>) {
       if (k.a.engine) {
         const auto dx = [&](Index r) { return k.a.dx.data + t * k.a.dx.step + s.order[r - s.first[t]] * k.a.dx.row; };
@@ -96,22 +96,42 @@ struct Backward : BackwardFrame<S> {
     if (k.cell.staged) finish_carry(k, t, part);
   }
 
-  // `first_row`: of the tape, of position 0
-  static void carry_rows(const Context& k, const Range& rows, Index first_row, const Part& part) {
-    const Index H = k.a.size.H;
-    const Groups groups = Groups::of_columns(k.a.size.P, W);
-    for (Index g = 0; g < groups.count; ++g) {
-      const Index first = groups.first(g), vectors = groups.first(g + 1) - first;
-      if (first < part.vectors.begin || first >= part.vectors.end) continue;
-      with_constant(vectors, [&]<int V>() {
+  // of some rows of the tape, which are of step t
+  static void carry_rows(const Context& k, const Range& rows, Index t, const Part& part) {
+    const Index H = k.a.size.H, first_row = k.a.schedule.first[t];
+    for_panels<S>(k.a.size.P, [&]<class X>(Index first, Index vectors, Index) {
+      const Range units{first / W, first / W + vectors};
+      if (units.begin < part.vectors.begin || units.begin >= part.vectors.end) return;
+      with_vectors<X>(vectors, [&]<int V>() {
         ProductTile<Real> tile;
-        tile.lanes = W;
-        F::template gate_product<V>(k, k.gates_h, k.u + first * W * G * H, rows.begin, rows.end, tile,
-                                    [&](Index r, Index m) {
-                                      for (Index i = 0; i < m; ++i)
-                                        tile.c[i] = k.dh + (r - first_row + i) * k.stride + first * W;
-                                    });
+        tile.lanes = X::width;
+        F::template gate_product<X, V>(k, k.gates_h, k.u + first * G * H, rows.begin, rows.end, tile,
+                                       [&](Index r, Index m) {
+                                         const Index p = r - first_row;
+                                         for (Index i = 0; i < m; ++i) tile.c[i] = k.dh + (p + i) * k.stride + first;
+                                         if (t > 0 && k.far && m > 1 && !tile.goes_on)
+                                           fetch_step(k, t - 1, p, m, units);
+                                       });
       });
+    });
+  }
+
+  // what the cell will read at step t for some positions and units, into L2 while the product runs: the
+  // hardware does not foresee rows of steps from the last to the first
+  static void fetch_step(const Context& k, Index t, Index begin, Index count, const Range& vectors) {
+    const RecurrentBackward<Real>& a = k.a;
+    const Schedule& s = a.schedule;
+    const Index H = a.size.H, B = a.size.B, rows = a.size.rows;
+    const Index row = s.first[t] + begin, before = begin + (t == 0 ? 0 : B + s.first[t - 1]);
+    const Step step{k, t, 0};
+    L::for_pieces(H, vectors, [&](Index unit, Index width, Index) {
+      fetch<2>(k.gates + G * (unit * rows + row * width), count * G * width);
+      fetch<2>(k.cells + unit * (B + rows) + before * width, count * width);
+    });
+    for (Index p = begin; p < begin + count; ++p) {
+      const Index column = vectors.begin * W, columns = (vectors.end - vectors.begin) * W;
+      fetch<2>(step.row(a.y, p) + column, columns);
+      fetch<2>(step.row(a.dy, p) + column, columns);
     }
   }
 

@@ -83,10 +83,10 @@ struct CellBackward : Layout<S> {
   // body(place, sources) for the pieces of a step
   template <class Body>
   LSTMX_INLINE void for_places(const Step& step, const Part& part, Index begin, Index count, const Body& body) {
-    const Index H = step.k.a.size.H, first_quad = H / W * W;
+    const Index H = step.k.a.size.H, first_wide = part.vectors.begin * W, first_quad = H / W * W;
     Sources sources;
     L::for_pieces_of_step(H, part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
-      if (!quads || piece.unit == first_quad) sources.set(step, begin + r, piece.rows, quads ? R : 1);
+      if (piece.unit == (quads ? first_quad : first_wide)) sources.set(step, begin + r, piece.rows, quads ? R : 1);
       body(Place<quads>(step, piece, begin + r), sources);
     });
   }

@@ -67,6 +67,7 @@ struct BackwardFrame : Layout<S> {
     Real *gates_x, *gates_h;  // what becomes the gradients by the products with x and with h: gates, or the normalized
     const Real* scales;       // 1 / the deviations, by row [2][G]
     const Real* masked;       // the tape's, by row [P]; or null
+    bool far;                 // whether the tape is too large to have stayed in L2
     Real *zeros, *dc, *dh;    // [stride], for each block [B][units], [B][stride] by position
     Real* d_panel;            // for each block [I+P+1][gates of the block]: x, h, bias
     const Real *u, *w;        // packed backward
@@ -122,6 +123,7 @@ struct BackwardFrame : Layout<S> {
     };
     k.gates = a.tape;
     k.cells = a.tape + L::tape_gates(n);
+    k.far = L::tape_size(n) > L::l2_size;
     k.masked = n.masked ? k.cells + L::tape_cells(n) : nullptr;
     k.zeros = take(k.stride);
     k.dc = take(k.stride * n.B);
@@ -167,25 +169,25 @@ struct BackwardFrame : Layout<S> {
     return k;
   }
 
-  // C rows = dG rows * a packed [G*H, columns], for the rows [begin, end) of the tape: body(row, rows, tile) says where
-  // C is. Of weights that do not stay in L2 with what else is there, a stretch of k is used for all rows before the
-  // next.
-  template <int V, class Body>
+  // C rows = dG rows * a packed [G*H, V vectors X], for the rows [begin, end) of the tape: body(row, rows, tile) says
+  // where C is. Of weights that do not stay in L2 with what else is there, a stretch of k is used for all rows before
+  // the next.
+  template <class X, int V, class Body>
   static void gate_product(const Context& k, const Real* gates, const Real* panel, Index begin, Index end,
                            ProductTile<Real>& tile, const Body& body) {
-    const Index wide = k.a.size.H / W, most = panel_limit / (PW * V * W);
+    const Index wide = k.a.size.H / W, width = V * X::width, most = panel_limit / (PW * width);
     const Index count = wide > most + most / 2 ? (wide + most - 1) / most : 1;
     const Groups stretches{wide, count};
     tile.init = nullptr;
-    tile.c_vector = W;
+    tile.c_vector = X::width;
     for (Index i = 0; i < count; ++i) {
       const Index first = stretches.first(i);
       tile.goes_on = i > 0;
-      tile.panel = panel + first * PW * V * W;
-      for_tiles(begin, end, S::tile_rows[V], [&](Index r, Index m) {
+      tile.panel = panel + first * PW * width;
+      for_tiles(begin, end, X::tile_rows[V], [&](Index r, Index m) {
         gate_operands(k, gates, r, first, stretches.first(i + 1), tile);
         body(r, m);
-        run_product<S, V, S::tile_rows[V], PW, QW, QW>(m, tile);
+        run_product<X, V, X::tile_rows[V], PW, QW, QW>(m, tile);
       });
     }
   }
@@ -254,11 +256,11 @@ struct BackwardFrame : Layout<S> {
   template <class Dx>
   static void input_rows(const Context& k, const Range& range, const Dx& dx) {
     const Index I = k.a.size.I, H = k.a.size.H;
-    for_column_groups<S>(I, [&](Index first, Index vectors, Index lanes) {
-      with_constant(vectors, [&]<int V>() {
+    for_panels<S>(I, [&]<class X>(Index first, Index vectors, Index lanes) {
+      with_vectors<X>(vectors, [&]<int V>() {
         ProductTile<Real> tile;
         tile.lanes = lanes;
-        gate_product<V>(k, k.gates_x, k.w + first * G * H, range.begin, range.end, tile, [&](Index r, Index m) {
+        gate_product<X, V>(k, k.gates_x, k.w + first * G * H, range.begin, range.end, tile, [&](Index r, Index m) {
           for (Index i = 0; i < m; ++i) tile.c[i] = dx(r + i) + first;
         });
       });

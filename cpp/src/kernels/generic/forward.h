@@ -409,13 +409,36 @@ struct FusedForward : ForwardFrame<S> {
       }
     }
     if constexpr (N == 1) {
+      if constexpr (training) {  // what is written at the end, for a tape is larger than the caches
+        LSTMX_UNROLL
+        for (int m = 0; m < M; ++m) {
+          fetch<3>(t.gates + m * PW, PW);
+          fetch<3>(t.c_out + m * W, W);
+          fetch<3>(t.y[m], W);
+        }
+      }
       multiply_operand<S, M, G>(gate, t.b, multiply_operand<S, M, G>(gate, t.a, t.panel));
     } else {
       const Real* panel = t.panel;
       if (t.a.count) panel = multiply_blocks<N>(gate, t.a.row[0], t.a.depth, panel, t.panel_block);
       multiply_blocks<N>(gate, t.b.row[0], t.b.depth, panel, t.panel_block);
     }
-    apply_cell<M, N, 0, training>(gate, t);
+    Outputs<0> none;
+    apply_cell<M * N, 0>(
+        [&](int i, Vec(&g)[G], Vec& c) __attribute__((always_inline)) {
+          LSTMX_UNROLL
+          for (int j = 0; j < G; ++j) g[j] = gate[i][j];
+          c = S::load(t.c_in + i / N * W + i % N * t.c_block);
+        },
+        [&](int i, const Vec(&g)[G], Vec c) __attribute__((always_inline)) {
+          const int m = i / N, n = i % N;
+          S::store(t.c_out + m * W + n * t.c_block, c);
+          if constexpr (training) {
+            LSTMX_UNROLL
+            for (int j = 0; j < G; ++j) S::store(t.gates + m * PW + n * t.gates_block + j * W, g[j]);
+          }
+        },
+        [&](int i, Vec h) __attribute__((always_inline)) { S::store(t.y[i / N] + i % N * W, h); }, none);
   }
 
   // one row by N panels
@@ -440,31 +463,32 @@ struct FusedForward : ForwardFrame<S> {
     return left < most ? left : left % most == 1 && most > 2 ? most - 1 : most;
   }
 
-  // the cell for [first, M * N)
-  template <int M, int N, int first, bool training>
-  LSTMX_INLINE void apply_cell(Vec (&gate)[M * N][G], const CellTile<Real>& t) {
-    if constexpr (first < M * N) {
-      constexpr int count = together(M * N - first);
-      Vec g[count][G], c[count], h[count];
+  template <int n>
+  using Outputs = typename Cell::template Outputs<n>;
+
+  // The cell for the vectors of units [first, all) of a tile, and h of the few before: read(i, gates, c), write(i,
+  // gates, c) and write_output(i, h) of each.
+  template <int all, int first, int before_count, class Read, class Write, class WriteOutput>
+  LSTMX_INLINE void apply_cell(const Read& read, const Write& write, const WriteOutput& write_output,
+                               Outputs<before_count>& before) {
+    const auto write_before = [&]() __attribute__((always_inline)) {
       LSTMX_UNROLL
-      for (int r = 0; r < count; ++r) {
-        const int m = (first + r) / N, n = (first + r) % N;
-        LSTMX_UNROLL
-        for (int j = 0; j < G; ++j) g[r][j] = gate[first + r][j];
-        c[r] = S::load(t.c_in + m * W + n * t.c_block);
-      }
-      Cell::template forward<count>(g, c, h);
+      for (int p = 0; p < before_count; ++p) write_output(first - before_count + p, before.h[p]);
+    };
+    if constexpr (first == all) {
+      Cell::template finish<before_count>(before);
+      write_before();
+    } else {
+      constexpr int count = together(all - first);
+      Vec g[count][G], c[count];
       LSTMX_UNROLL
-      for (int r = 0; r < count; ++r) {
-        const int m = (first + r) / N, n = (first + r) % N;
-        S::store(t.c_out + m * W + n * t.c_block, c[r]);
-        S::store(t.y[m] + n * W, h[r]);
-        if constexpr (training) {
-          LSTMX_UNROLL
-          for (int j = 0; j < G; ++j) S::store(t.gates + m * PW + n * t.gates_block + j * W, g[r][j]);
-        }
-      }
-      apply_cell<M, N, first + count, training>(gate, t);
+      for (int r = 0; r < count; ++r) read(first + r, g[r], c[r]);
+      Outputs<count> out;
+      Cell::template forward<count, before_count>(g, c, before, out);
+      write_before();
+      LSTMX_UNROLL
+      for (int r = 0; r < count; ++r) write(first + r, g[r], c[r]);
+      apply_cell<all, first + count, count>(read, write, write_output, out);
     }
   }
 
@@ -497,39 +521,32 @@ struct FusedForward : ForwardFrame<S> {
       for (int v = 0; v < V; ++v) gate[m][v] = S::load(t.init + m * t.init_row + v / D * t.init_block + v % D * W);
     }
     multiply_operand<S, M, V>(gate, t.b, multiply_operand<S, M, V>(gate, t.a, t.panel));
-    apply_narrow<M, Q, 0, training>(gate, t);
-  }
-
-  // the cell for [first, all), of which each takes a quad in R rows
-  template <int M, int Q, int first, bool training>
-  LSTMX_INLINE void apply_narrow(Vec (&gate)[M][Q * L::quad_vectors], const CellTile<Real>& t) {
-    constexpr int D = L::quad_vectors, all = (M + R - 1) / R * Q;
-    if constexpr (first < all) {
-      constexpr int count = together(all - first);
-      Vec g[count][G], c[count], h[count];
-      LSTMX_UNROLL
-      for (int r = 0; r < count; ++r) {
-        const int m = (first + r) / Q * R, q = (first + r) % Q, rows = M - m < R ? M - m : R;
-        LSTMX_UNROLL
-        for (int j = 0; j < G; ++j)
-          g[r][j] = j / D < rows ? gate[m + j / D < M ? m + j / D : m][q * D + j % D] : S::set(0.0f);
-        S::gates_of_quads(g[r]);
-        c[r] = load_lanes<S>(t.c_in + m * 4 + q * t.c_block, rows * 4);
-      }
-      Cell::template forward<count>(g, c, h);
-      LSTMX_UNROLL
-      for (int r = 0; r < count; ++r) {
-        const int m = (first + r) / Q * R, q = (first + r) % Q, rows = M - m < R ? M - m : R;
-        store_lanes<S>(t.c_out + m * 4 + q * t.c_block, c[r], rows * 4);
-        store_quads<0, M>(t, h[r], m, rows, q * 4, t.lanes - q * 4 < 4 ? t.lanes - q * 4 : 4);
-        if constexpr (training) {
+    // each takes a quad in R rows
+    const auto rows_from = [](int m) { return M - m < R ? M - m : R; };
+    Outputs<0> none;
+    apply_cell<(M + R - 1) / R * Q, 0>(
+        [&](int i, Vec(&g)[G], Vec& c) __attribute__((always_inline)) {
+          const int m = i / Q * R, q = i % Q, rows = rows_from(m);
           LSTMX_UNROLL
           for (int j = 0; j < G; ++j)
-            store_lanes<S>(t.gates + m * QW + q * t.gates_block + j * rows * 4, g[r][j], rows * 4);
-        }
-      }
-      apply_narrow<M, Q, first + count, training>(gate, t);
-    }
+            g[j] = j / D < rows ? gate[m + j / D < M ? m + j / D : m][q * D + j % D] : S::set(0.0f);
+          S::gates_of_quads(g);
+          c = load_lanes<S>(t.c_in + m * 4 + q * t.c_block, rows * 4);
+        },
+        [&](int i, const Vec(&g)[G], Vec c) __attribute__((always_inline)) {
+          const int m = i / Q * R, q = i % Q, rows = rows_from(m);
+          store_lanes<S>(t.c_out + m * 4 + q * t.c_block, c, rows * 4);
+          if constexpr (training) {
+            LSTMX_UNROLL
+            for (int j = 0; j < G; ++j)
+              store_lanes<S>(t.gates + m * QW + q * t.gates_block + j * rows * 4, g[j], rows * 4);
+          }
+        },
+        [&](int i, Vec h) __attribute__((always_inline)) {
+          const int m = i / Q * R, q = i % Q;
+          store_quads<0, M>(t, h, m, rows_from(m), q * 4, t.lanes - q * 4 < 4 ? t.lanes - q * 4 : 4);
+        },
+        none);
   }
 
   // four lanes of h for each of some rows of y

@@ -13,6 +13,15 @@ using RealOf = typename S::Real;
 constexpr Index row_block = 256;    // rows summed in registers before they are added to the result
 constexpr int most_tile_rows = 14;  // of any target
 
+// The cache lines of n numbers start on their way to a cache: 3 L1, 2 L2. The empty statement keeps a compiler from
+// taking what only does so for what does nothing.
+template <int level, class Real>
+LSTMX_INLINE void fetch(const Real* p, Index n) {
+  constexpr Index line = 64 / sizeof(Real);
+  for (Index i = 0; i < n; i += line) __builtin_prefetch(p + i, 0, level);
+  asm volatile("");
+}
+
 // acc[m] += sum_k a[m][k] * panel[k], a panel row being V vectors; returns the panel's end
 template <class S, int M, int V>
 LSTMX_INLINE const RealOf<S>* multiply(typename S::Vec (&acc)[M][V], const RealOf<S>* const (&a)[M],
@@ -87,6 +96,21 @@ LSTMX_INLINE void for_column_groups(Index n, Index begin, Index end, const Body&
 template <class S, class Body>
 LSTMX_INLINE void for_column_groups(Index n, const Body& body) {
   for_column_groups<S>(n, 0, Groups::of_columns(n, S::width).count, body);
+}
+
+// The same, but what is at most half a vector at the end is a group of its own, in a target's half vectors X:
+// body<X>(first column, vectors, valid lanes of the last vector)
+template <class S, class Body>
+LSTMX_INLINE void for_panels(Index n, const Body& body) {
+  for_column_groups<S>(n, [&](Index first, Index vectors, Index lanes) {
+    if constexpr (requires { typename S::Narrow; }) {
+      if (lanes <= S::Narrow::width) {
+        if (vectors > 1) body.template operator()<S>(first, vectors - 1, Index(S::width));
+        return body.template operator()<typename S::Narrow>(first + (vectors - 1) * S::width, Index(1), lanes);
+      }
+    }
+    body.template operator()<S>(first, vectors, lanes);
+  });
 }
 
 template <class S>
@@ -277,6 +301,16 @@ LSTMX_INLINE void with_constant(Index n, const Body& body) {
       return body.template operator()<3>();
     default:
       return body.template operator()<4>();
+  }
+}
+
+// The same up to the most that a tile of X has.
+template <class X, class Body>
+LSTMX_INLINE void with_vectors(Index n, const Body& body) {
+  if constexpr (sizeof(X::tile_rows) == 2 * sizeof(int)) {
+    body.template operator()<1>();
+  } else {
+    with_constant(n, body);
   }
 }
 

@@ -5,7 +5,7 @@
 // block is what a tile takes of them: up to four quads where a vector holds a quad's gates, one where it does not.
 //   packed forward   for each block [1 + I + P][gates of the block]: the bias, a row for each x, a row for each h; then
 //                    what the cell has for each unit [unit_params][H in whole vectors]; then the projection for m V'
-//   packed backward  U, then W: for each group of columns the gate rows in the order block or quad, gate, lane; then as
+//   packed backward  U, then W: for each panel of columns the gate rows in the order block or quad, gate, lane; then as
 //                    forward, the projection for dh V
 //   tape             gates: for each wide block [rows][PW], for each quad [rows][QW]
 //                    cells: for each wide block [B + rows][W], for each quad [B + rows][4]: c_0 by position, then c
@@ -141,13 +141,13 @@ struct Layout {
     });
   }
 
-  // body(piece, its first row) for the pieces of the part's units in a step of `count` rows; the quads of the same rows
-  // one after the other
+  // body(piece, its first row) for the pieces of the part's units in a step of `count` rows; those of the same rows one
+  // after the other, the wide ones and then the quads
   template <class Body>
   static void for_pieces_of_step(Index H, const Part& part, Index count, const Body& body) {
     const Index full = H / W, end = part.vectors.end < full ? part.vectors.end : full;
-    for (Index v = part.vectors.begin; v < end; ++v) {
-      for (Index r = 0; r < count; ++r) body(Piece<S, false>{v * W, W, 1}, r);
+    for (Index r = 0; r < count; ++r) {
+      for (Index v = part.vectors.begin; v < end; ++v) body(Piece<S, false>{v * W, W, 1}, r);
     }
     if (part.vectors.end <= full) return;
     for (Index r = 0; r < count; r += R) {
@@ -238,8 +238,15 @@ struct Layout {
         return gate < 0 ? -1 : gate * H + unit + rest % units;
       };
     };
-    packed = pack_columns<S>(w.weight_hh, P, G * H, P, packed, order(cell.hh_gate));
-    packed = pack_columns<S>(w.weight_ih, I, G * H, I, packed, order(cell.ih_gate));
+    const auto pack = [&](const Real* weight, Index columns, const Index* rows) {
+      for_panels<S>(columns, [&]<class X>(Index first, Index panel_vectors, Index lanes) {
+        pack_columns<X>(weight + first, columns, G * H, (panel_vectors - 1) * X::width + lanes, packed + G * H * first,
+                        order(rows));
+      });
+      packed += G * H * vectors(columns) * W;
+    };
+    pack(w.weight_hh, P, cell.hh_gate);
+    pack(w.weight_ih, I, cell.ih_gate);
     packed = pack_params(cell, w, H, packed);
     if (P != H) pack_columns<S>(w.weight_hr, H, P, H, packed, [](Index k) { return k; });
   }

@@ -35,12 +35,12 @@ struct TileBackward : BackwardFrame<S> {
     T::with_parts(parts, [&]<int n>() {
       const Index widths[] = {P, I};
       for (const Index columns : widths) {
-        for_column_groups<S>(columns, [&](Index first, Index vectors, Index) {
+        for_panels<S>(columns, [&]<class X>(Index first, Index vectors, Index) {
           const float* panel = packed + first * G * H;
-          for (Index v = 0; v < vectors; ++v, panel += W) {
+          for (Index v = 0; v < vectors; ++v, panel += X::width) {
             fits &= T::template split_columns<n>(gate_blocks(H) * T::depth, to, [&](Index k) {
               const Index row = packed_row(H, k);
-              return row < 0 ? S::set(0.0f) : S::load(panel + row * vectors * W);
+              return row < 0 ? S::set(0.0f) : S::load_n(panel + row * vectors * X::width, X::width);
             });
             to += gate_blocks(H) * n * T::size;
           }
