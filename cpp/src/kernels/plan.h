@@ -101,7 +101,7 @@ class RecurrentPlan {
   Index gate_rows() const;  // blocks of H rows in its weights
 
   // The tape is null for inference.
-  std::unique_ptr<RecurrentTape<Real>> forward(std::int64_t version, const RecurrentWeights<Real>& weights,
+  std::unique_ptr<RecurrentTape<Real>> forward(std::int64_t version, RecurrentWeights<Real> weights,
                                                const RecurrentCall<Real>& call, bool training);
 
  private:

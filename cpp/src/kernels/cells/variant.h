@@ -69,20 +69,22 @@ struct VariantCell {
   LSTMX_INLINE Vec cell_of(const VariantOptions& o, const Vec (&gate)[gates], const Inputs& in) {
     return new_cell(o, gate, in.c);
   }
-  // then: the gradient by the normalized c
-  LSTMX_INLINE Vec normalized_back(const VariantOptions& o, Vec out, Vec normalized, Vec dh, const Inputs& in) {
-    return S::mul(in.unit_param[3], seen_back(o, out, F::apply(o.output, seen_of(normalized, in)), dh, in));
+  // then: the gradient by the normalized c, and the value of h's function
+  LSTMX_INLINE Vec normalized_back(const VariantOptions& o, Vec out, Vec normalized, Vec dh, const Inputs& in,
+                                   Vec& value) {
+    value = F::apply(o.output, seen_of(normalized, in));
+    return S::mul(in.unit_param[3], seen_back(o, out, value, dh, in));
   }
 
   // gate: activated gates in, gradients of the pre-activations out; dc: of c in, of c before out; dh_prev: what reaches
   // h before other than through weight_hh; d_param: of the unit's parameters, by this row; h: what forward made in step
-  // 4. Normalizing, in.normalized is c's and in.d_normalized the gradient by c through it.
+  // 4. Normalizing, in.normalized is c's, in.value its function's and in.d_normalized the gradient by c through both.
   LSTMX_INLINE void backward(const VariantOptions* options, Vec (&gate)[gates], const Inputs& in, Vec dh, Vec& dc,
                              Vec& dh_prev, Vec (&d_param)[unit_params], Vec& h) {
     const VariantOptions& o = *options;
     const Vec i = gate[0], f = gate[1], g = gate[2], out = gate[3];
     const Vec c = new_cell(o, gate, in.c);
-    const Vec value_c = F::apply(o.output, normalizes_now(o) ? seen_of(in.normalized, in) : c);
+    const Vec value_c = normalizes_now(o) ? in.value : F::apply(o.output, c);
     const Vec d_seen = seen_back(o, out, value_c, dh, in);
     h = S::mul(out, value_c);
     // 5.

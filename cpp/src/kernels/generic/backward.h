@@ -23,9 +23,7 @@ struct Backward : BackwardFrame<S> {
     const Context k = F::make_context(a, cell, of_cell);
     L::set_zero(k.zeros, k.stride);
     if (cell.unit_params > 0) L::set_zero(k.d_units, cell.unit_params * k.stride);
-    if (n.normalized) {
-      for (Real* sums : k.d_gains) L::set_zero(sums, G * L::padded(n.H));
-    }
+    if (n.normalized) L::set_zero(k.d_gains, F::gain_groups(n) * F::gains_size(n));
     parallel(L::team_size_of(n, a.threads, groups.count, 2.0), [&](const Team& team) {
       const Part part = L::part_of(n, a.schedule, team, groups);
       L::read_state(a.dc_n, a.schedule, part, n.H, k.dc, n.B);
@@ -107,67 +105,50 @@ struct Backward : BackwardFrame<S> {
     if (!last) carry_back(k, t + 1, part);
     const Step step{k, t, last ? begin : begin + alive_in(s, t + 1, part.positions)};
     if (a.size.P != a.size.H) project_back(k, step, chunk, begin, count);
-    if (a.size.normalized) normalized_back(k, step, chunk, part, begin, count);
+    if (a.size.normalized) normalized_back(k, step, part, begin, count);
     k.steps.back(step, chunk, part, begin, count);
-    if (a.size.normalized) products_back(k, step, chunk, part, begin, count);
+    if (a.size.normalized) products_back(k, step, part, begin, count);
   }
 
   // the gradient by c through what h sees of it
-  static void normalized_back(const Context& k, const Step& step, const Range& chunk, const Part& part, Index begin,
-                              Index count) {
+  static void normalized_back(const Context& k, const Step& step, const Part& part, Index begin, Index count) {
     using N = Normalize<S>;
-    const StagedInputs<Real>& staged = k.a.staged;
-    const Index H = k.a.size.H;
-    const Real eps = static_cast<Real>(staged.options->eps);
-    Real *seen = k.seen + begin * k.stride, *d_seen = k.d_seen + begin * k.stride;
-    k.steps.seen(step, chunk, part, begin, count);
+    const Index H = k.a.size.H, t = step.t, row = k.a.schedule.first[t];
+    k.steps.seen_back(step, part, begin, count);
     if (k.a.size.by_batch) {
+      Real *seen = k.seen + begin * k.stride, *d_seen = k.d_seen + begin * k.stride;
       N::for_columns_of_units(H, part, [&](Index unit, Index) {
-        Vec mean, variance;
-        const bool given = N::read_statistics(staged, 2, step.t, H, unit, 0, mean, variance);
-        S::store(k.seen_scales + unit, N::columns(seen + unit, k.stride, count, given, mean, variance, eps));
+        N::columns_back(d_seen + unit, S::set(1), seen + unit, d_seen + unit, k.stride, count,
+                        k.a.staged.running.steps > 0, S::load(k.moments.at(3, t, row) + unit));
       });
     } else {
-      for (Index i = 0; i < count; ++i) k.seen_scales[begin + i] = N::units(seen + i * k.stride, H, eps);
-    }
-    k.steps.seen_back(step, chunk, part, begin, count);
-    if (k.a.size.by_batch) {
-      N::for_columns_of_units(H, part, [&](Index unit, Index) {
-        N::columns_back(d_seen + unit, S::set(1), seen + unit, d_seen + unit, k.stride, count, staged.running.steps > 0,
-                        S::load(k.seen_scales + unit));
+      N::for_row_groups(begin, count, [&](Index p, Index rows) {
+        N::units_back(k.d_seen + p * k.stride, k.seen + p * k.stride, k.stride, H, rows, k.moments.at(3, t, row + p));
       });
-    } else {
-      for (Index i = 0; i < count; ++i)
-        N::units_back(d_seen + i * k.stride, seen + i * k.stride, H, k.seen_scales[begin + i]);
     }
   }
 
   // the gates' gradients become those of both products, and of the gains
-  static void products_back(const Context& k, const Step& step, const Range& chunk, const Part& part, Index begin,
-                            Index count) {
+  static void products_back(const Context& k, const Step& step, const Part& part, Index begin, Index count) {
     using N = Normalize<S>;
-    const Schedule& s = k.a.schedule;
-    const Index H = k.a.size.H, rows = k.a.size.rows, all = s.first[chunk.end] - s.first[chunk.begin];
-    const Index row = s.first[step.t] + begin, in_chunk = row - s.first[chunk.begin], plane = G * L::padded(H);
+    const Index H = k.a.size.H, all = k.a.size.rows, t = step.t, row = k.a.schedule.first[t];
     Real* sides[2] = {k.gates_x, k.gates_h};
-    const Real* gains[2] = {k.gain_ih, k.gain_hh};
     for (int side = 0; side < 2; ++side) {
-      Real* n = sides[side];
-      N::for_columns_of_gates(H, part, rows, row, [&](Index at, Index distance, Index by_unit, int index, Index unit) {
-        Real* to = k.gain_planes[side] + G * unit * all + in_chunk * distance + index * W;
-        for (Index r = 0; r < count; ++r) {
-          const Index here = at + r * distance;
-          S::store(to + r * distance, S::mul(S::load(k.gates + here), S::load(n + here)));
-        }
-        if (!k.a.size.by_batch) return;
-        N::columns_back(k.gates + at, S::load(gains[side] + by_unit), n + at, n + at, distance, count,
-                        k.a.staged.running.steps > 0, S::load(k.scales + (2 * step.t + side) * plane + by_unit));
-      });
-      if (k.a.size.by_batch) continue;
-      N::for_groups(count, [&](Index first, Index group) {
-        N::gates_back(k.gates, n, H, rows, row + first, group, gains[side],
-                      [&](Index i) { return k.scales + (row + first + i) * 2 * G + side * G; });
-      });
+      Real *n = sides[side], *d_gains = k.d_gains + side * (F::gains_size(k.a.size) / 2);
+      if (k.a.size.by_batch) {
+        const Real* scales = k.moments.at(side, t, row);
+        N::for_columns_of_gates(
+            H, part, all, row + begin, [&](Index at, Index distance, Index by_unit, int, Index) {
+              const Vec d_gain = N::columns_back(k.gates + at, S::load(k.gains[side] + by_unit), n + at, n + at, distance,
+                                                 count, k.a.staged.running.steps > 0, S::load(scales + by_unit));
+              S::store(d_gains + by_unit, S::add(S::load(d_gains + by_unit), d_gain));
+            });
+      } else {
+        N::for_row_groups(begin, count, [&](Index p, Index rows) {
+          N::gates_back(k.gates, n, H, all, row + p, rows, k.gains[side], k.moments.at(side, t, row + p),
+                        d_gains + p / R * F::gains_size(k.a.size));
+        });
+      }
     }
   }
 

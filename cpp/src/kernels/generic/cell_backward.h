@@ -96,23 +96,19 @@ struct CellBackward : Layout<S> {
                [&]<bool quads>(const Place<quads>& place, const Sources& from) { piece_back(place, chunk, from); });
   }
 
-  // of a cell that normalizes: c as it was before, by position
-  static void seen(const Step& step, const Range&, const Part& part, Index begin, Index count) {
-    for_places(step, part, begin, count, [&]<bool quads>(const Place<quads>& place, const Sources&) {
-      Vec g[G];
-      place.read_gates(g);
-      const Vec c = Cell::cell_of(*step.k.a.staged.options, g, place.inputs());
-      place.to_rows(step.k.seen + place.p * step.k.stride, c);
-    });
-  }
-
-  // then: the gradient by the normalized c
-  static void seen_back(const Step& step, const Range&, const Part& part, Index begin, Index count) {
+  // of a cell that normalizes, before: c normalized, what h's function made of it and the gradient by it, by position
+  static void seen_back(const Step& step, const Part& part, Index begin, Index count) {
     const Context& k = step.k;
+    const VariantOptions& options = *k.a.staged.options;
     for_places(step, part, begin, count, [&]<bool quads>(const Place<quads>& place, const Sources& from) {
-      const Vec out = place.piece.load(place.gates + 3 * place.piece.size());
-      const Vec d =
-          Cell::normalized_back(*k.a.staged.options, out, place.of_rows(k.seen), place.dh(from), place.inputs());
+      Vec g[G], value;
+      place.read_gates(g);
+      const auto in = place.inputs();
+      const Vec c = Cell::cell_of(options, g, in);
+      const Vec normalized = k.moments.normalized(place.piece, c, step.t, k.a.schedule.first[step.t] + place.p);
+      const Vec d = Cell::normalized_back(options, g[3], normalized, place.dh(from), in, value);
+      place.to_rows(k.seen + place.p * k.stride, normalized);
+      place.to_rows(k.values + place.p * k.stride, value);
       place.to_rows(k.d_seen + place.p * k.stride, d);
     });
   }
@@ -136,6 +132,7 @@ struct CellBackward : Layout<S> {
       if (a.size.normalized) {
         in.normalized = place.of_rows(k.seen);
         in.d_normalized = place.of_rows(k.d_seen);
+        in.value = place.of_rows(k.values);
       }
       Vec kept = S::set(0.0f), h = kept, d_param[Cell::unit_params ? Cell::unit_params : 1];
       Cell::backward(a.staged.options, g, in, dh, dc, kept, d_param, h);
@@ -150,10 +147,7 @@ struct CellBackward : Layout<S> {
     } else {
       Cell::backward(g, piece.of_rows(from.h), piece.load(place.c_prev), dh, dc);
     }
-    if constexpr (quads) S::quads_of_gates(g);
-    LSTMX_UNROLL
-    for (int j = 0; j < G; ++j)
-      if (!quads || j * W < G * piece.size()) S::store(place.gates + j * W, g[j]);
+    piece.store_gates(place.gates, g);
     piece.store(place.dcs, dc);
     if (s.resets == nullptr) return;
     for (Index i = 0; i < piece.rows; ++i)

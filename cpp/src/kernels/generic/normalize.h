@@ -1,7 +1,11 @@
 // Normalization inside the recurrence, of the products with x and with h and of c: over a row's units, gate by gate
 // (layer normalization, Ba, Kiros and Hinton 2016), or over the rows of a step (batch normalization, Cooijmans et al.
-// 2017). Each comes out with mean 0 and variance 1; gains and biases are applied by whoever reads them. A statistic
-// takes two passes: the mean, then the squares of what is left.
+// 2017). Each comes out with mean 0 and variance 1; gains and biases are applied by whoever reads them.
+//
+// Over units, the mean of a product is that of the weights' rows times x: weights are packed without it (layout.h), so
+// that products have mean 0 as they are and only their squares are summed; what goes back through such weights needs no
+// mean either, but that of the weights' gradients over units is taken away at the end. R rows, of four gates each, make
+// their sums together: these fill a vector.
 #pragma once
 
 namespace {
@@ -11,193 +15,214 @@ struct Normalize : Layout<S> {
   using L = Layout<S>;
   using Real = typename S::Real;
   using Vec = typename S::Vec;
-  using L::W, L::G, L::PW, L::QW;
+  using L::W, L::G, L::PW, L::QW, L::R;
 
-  // A number for each gate of a row, also as the vectors of a quad have them.
-  struct PerGate {
-    Real of[G], quad[QW];
+  // ---- over units
 
-    void spread(Index divisor = 1) {
-      for (int g = 0; g < G; ++g) {
-        of[g] /= static_cast<Real>(divisor);
-        for (int l = 0; l < 4; ++l) quad[g * 4 + l] = of[g];
+  // Sums over the units of R rows, N for each: of a row's wide blocks, and of all rows' quads, four lanes a row.
+  template <int N>
+  struct RowSums {
+    Vec wide[R][N], quads[N];
+
+    RowSums() {
+      LSTMX_UNROLL
+      for (int n = 0; n < N; ++n) {
+        LSTMX_UNROLL
+        for (int r = 0; r < R; ++r) wide[r][n] = S::set(0);
+        quads[n] = S::set(0);
       }
     }
-    // all of them at once
-    Vec gates() const { return S::load_n(of, G); }
-    void set_gates(Vec v) {
-      S::store_n(of, v, G);
-      spread();
+    template <bool of_quads>
+    Vec (&of(int r))[N] {
+      if constexpr (of_quads) {
+        return quads;
+      } else {
+        return wide[r];
+      }
     }
-    Vec at(int index, bool wide) const { return wide ? S::set(of[index]) : S::load(quad + index * W); }
+    // lane 4r + n: the n-th of row r; the last serves for those beyond N
+    Vec total() const {
+      Vec lanes[4];
+      LSTMX_UNROLL
+      for (int n = 0; n < 4; ++n) {
+        if (n >= N) {
+          lanes[n] = lanes[N - 1];
+          continue;
+        }
+        Vec v[4];
+        LSTMX_UNROLL
+        for (int i = 0; i < 4; ++i) v[i] = i % L::quad_vectors == 0 ? wide[i / L::quad_vectors][n] : S::set(0);
+        S::gates_of_quads(v);
+        lanes[n] = quads[n];
+        LSTMX_UNROLL
+        for (int k = 0; k < R; ++k) lanes[n] = S::add(lanes[n], v[k]);
+      }
+      return S::sums_of_fours(lanes);
+    }
   };
 
-  // body(offset in a plane of `rows` rows, offset in an array by gate and unit, index, wide) for the vectors of a row:
-  // of the index-th gate where it is wide, otherwise the index-th of a quad [i f g o], as products leave it
+  // body(first, rows) for `count` rows from `begin` on, in groups of up to R
   template <class Body>
-  LSTMX_INLINE void for_vectors(Index H, Index rows, Index row, const Body& body) {
-    for (Index unit = 0; unit + W <= H; unit += W) {
-      LSTMX_UNROLL
-      for (int g = 0; g < G; ++g) body(G * unit * rows + row * PW + g * W, G * unit + g * W, g, true);
-    }
-    for (Index unit = H / W * W; unit < H; unit += 4) {
-      LSTMX_UNROLL
-      for (int v = 0; v < L::quad_vectors; ++v) body(G * unit * rows + row * QW + v * W, G * unit + v * W, v, false);
-    }
+  LSTMX_INLINE void for_row_groups(Index begin, Index count, const Body& body) {
+    for (Index r = 0; r < count; r += R) body(begin + r, count - r < R ? count - r : Index(R));
   }
 
-  // the mean over units of value(as body above), by gate; lanes beyond H must be 0
-  template <class Value>
-  LSTMX_INLINE PerGate means(Index H, Index rows, Index row, const Value& value) {
-    Vec wide[G], narrow[G];
-    for (Vec& v : wide) v = S::set(0);
-    for (Vec& v : narrow) v = S::set(0);
-    for_vectors(H, rows, row, [&](Index at, Index unit, int index, bool is_wide) {
-      Vec& sum = is_wide ? wide[index] : narrow[index];
-      sum = S::add(sum, value(at, unit, index, is_wide));
-    });
-    // the lanes of each gate in fours, as a quad has them
-    S::quads_of_gates(wide);
-    Real lanes[QW];
-    LSTMX_UNROLL
-    for (int v = 0; v < L::quad_vectors; ++v) {
-      LSTMX_UNROLL
-      for (int r = 0; r < L::R; ++r) narrow[v] = S::add(narrow[v], wide[r * L::quad_vectors + v]);
-      S::store(lanes + v * W, narrow[v]);
-    }
-    PerGate mean;
-    LSTMX_UNROLL
-    for (int g = 0; g < G; ++g) mean.of[g] = (lanes[g * 4] + lanes[g * 4 + 1]) + (lanes[g * 4 + 2] + lanes[g * 4 + 3]);
-    mean.spread(H);
-    return mean;
-  }
-
-  static constexpr Index together = 8;  // rows whose statistics, long chains each, overlap
-
-  // body(first, count) for rows [0, count) in groups that are worked on together
+  // body(piece, offset in a plane of gates of `all` rows) for the pieces of `rows` rows, up to R, from `row` on: quads of
+  // all, wide ones of the first
   template <class Body>
-  LSTMX_INLINE void for_groups(Index count, const Body& body) {
-    for (Index r = 0; r < count; r += together) body(r, count - r < together ? count - r : together);
+  LSTMX_INLINE void for_pieces_of_rows(Index H, Index all, Index row, Index rows, const Body& body) {
+    for (Index unit = 0; unit + W <= H; unit += W) body(Piece<S, false>{unit, W, 1}, G * unit * all + row * PW);
+    for (Index unit = H / W * W; unit < H; unit += 4)
+      body(Piece<S, true>{unit, H - unit < 4 ? H - unit : 4, rows}, G * unit * all + row * QW);
   }
+  // how far the i-th row's wide block is from the first's, the last row standing for those beyond
+  LSTMX_INLINE Index offset_of(int i, Index rows) { return (i < rows ? i : rows - 1) * PW; }
 
-  // Up to `together` rows of a plane become normalized; lanes beyond H, where `valid` is 0, become 0. scale(i)[G]: 1 /
-  // the deviations of the i-th row.
-  template <class Scale>
-  static void gates(Real* plane, Index H, Index rows, Index row, Index count, const Real* valid, Real eps,
-                    const Scale& scale) {
-    PerGate mean[together];
-    for (Index i = 0; i < count; ++i)
-      mean[i] = means(H, rows, row + i, [&](Index at, Index, int, bool) { return S::load(plane + at); });
-    for (Index i = 0; i < count; ++i) {
-      for_vectors(H, rows, row + i, [&](Index at, Index unit, int index, bool wide) {
-        S::store(plane + at, S::mul(S::sub(S::load(plane + at), mean[i].at(index, wide)), S::load(valid + unit)));
-      });
-    }
-    for (Index i = 0; i < count; ++i) {
-      mean[i] = means(H, rows, row + i,
-                      [&](Index at, Index, int, bool) { return S::mul(S::load(plane + at), S::load(plane + at)); });
-    }
-    for (Index i = 0; i < count; ++i) {
-      const Vec deviation = S::sqrt(S::add(mean[i].gates(), S::set(eps)));
-      mean[i].set_gates(S::div(S::set(1), deviation));
-      for (int g = 0; g < G; ++g) scale(i)[g] = mean[i].of[g];
-    }
-    for (Index i = 0; i < count; ++i) {
-      for_vectors(H, rows, row + i, [&](Index at, Index, int index, bool wide) {
-        S::store(plane + at, S::mul(S::load(plane + at), mean[i].at(index, wide)));
-      });
-    }
-  }
-
-  // `n`, up to `together` normalized rows, become the gradients by the rows that they were made of; d: those by gain *
-  // n; scale(i)[G] as gates() gave it.
-  template <class Scale>
-  static void gates_back(const Real* d, Real* n, Index H, Index rows, Index row, Index count, const Real* gain,
-                         const Scale& scale) {
-    const auto scaled = [&](Index at, Index unit) { return S::mul(S::load(d + at), S::load(gain + unit)); };
-    PerGate mean[together], along[together];
-    for (Index i = 0; i < count; ++i) {
-      mean[i] = means(H, rows, row + i, [&](Index at, Index unit, int, bool) { return scaled(at, unit); });
-      along[i] = means(H, rows, row + i,
-                       [&](Index at, Index unit, int, bool) { return S::mul(scaled(at, unit), S::load(n + at)); });
-    }
-    for (Index i = 0; i < count; ++i) {
-      PerGate inverse;
-      for (int g = 0; g < G; ++g) inverse.of[g] = scale(i)[g];
-      inverse.spread();
-      for_vectors(H, rows, row + i, [&](Index at, Index unit, int index, bool wide) {
-        const Vec rest = S::sub(scaled(at, unit), mean[i].at(index, wide));
-        const Vec left = S::fnma(S::load(n + at), along[i].at(index, wide), rest);
-        S::store(n + at, S::mul(left, inverse.at(index, wide)));
-      });
-    }
-  }
-
-  // A dense row of H numbers becomes normalized; returns 1 / its deviation.
-  static Real units(Real* row, Index H, Real eps) {
-    const Vec mean = S::set(mean_of(H, [&](Index u, Index lanes) { return load_lanes<S>(row + u, lanes); }));
-    for_units(
-        H, [&](Index u, Index lanes) { store_lanes<S>(row + u, S::sub(load_lanes<S>(row + u, lanes), mean), lanes); });
-    const Real variance = mean_of(H, [&](Index u, Index lanes) {
-      const Vec rest = load_lanes<S>(row + u, lanes);
-      return S::mul(rest, rest);
+  // Of up to R rows of products with mean 0: 1 / the deviations, by row and gate.
+  static void deviations(const Real* plane, Index H, Index all, Index row, Index rows, Real eps, Real* scales) {
+    RowSums<G> squares;
+    for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at) {
+      LSTMX_UNROLL
+      for (int i = 0; i < (quads ? 1 : R); ++i) {
+        Vec v[G];
+        piece.load_gates(plane + at + offset_of(i, rows), v);
+        LSTMX_UNROLL
+        for (int g = 0; g < G; ++g) {
+          Vec& sum = squares.template of<quads>(i)[g];
+          sum = S::fma(v[g], v[g], sum);
+        }
+      }
     });
-    const Real scale = inverse_deviation(variance, eps);
-    for_units(H, [&](Index u, Index lanes) {
-      store_lanes<S>(row + u, S::mul(load_lanes<S>(row + u, lanes), S::set(scale)), lanes);
-    });
-    return scale;
+    store_lanes<S>(scales, inverse_deviation(mean_of(squares.total(), H), eps), rows * 4);
   }
 
-  // d, the gradient by the normalized row n, becomes that by the row that it was made of.
-  static void units_back(Real* d, const Real* n, Index H, Real scale) {
-    const auto at = [](const Real* p, Index u, Index lanes) { return load_lanes<S>(p + u, lanes); };
-    const Vec mean = S::set(mean_of(H, [&](Index u, Index lanes) { return at(d, u, lanes); }));
-    const Vec along =
-        S::set(mean_of(H, [&](Index u, Index lanes) { return S::mul(at(d, u, lanes), at(n, u, lanes)); }));
-    for_units(H, [&](Index u, Index lanes) {
-      const Vec left = S::fnma(at(n, u, lanes), along, S::sub(at(d, u, lanes), mean));
-      store_lanes<S>(d + u, S::mul(left, S::set(scale)), lanes);
+  // The same rows become the gradients by themselves, but for their mean over units; d: those by the gates, scales as
+  // deviations() gave them. d_gains, of these rows: for each piece G vectors.
+  static void gates_back(const Real* d, Real* products, Index H, Index all, Index row, Index rows, const Real* gain,
+                         const Real* scales, Real* d_gains) {
+    // of rows beyond nothing is added to d_gains
+    Real scale[W], along[W];
+    const Vec of_rows = load_lanes<S>(scales, rows * 4);
+    S::store(scale, of_rows);
+    RowSums<G> sums;
+    for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at) {
+      Vec gains[G], d_gain[G];
+      piece.gates_of_all(gain + G * piece.unit, gains);
+      LSTMX_UNROLL
+      for (int g = 0; g < G; ++g) d_gain[g] = S::load(d_gains + g * W);
+      LSTMX_UNROLL
+      for (int i = 0; i < (quads ? 1 : R); ++i) {
+        Vec v[G], dv[G], by[G];
+        piece.load_gates(products + at + offset_of(i, rows), v);
+        piece.load_gates(d + at + offset_of(i, rows), dv);
+        piece.of_each_row(scale + i * 4, by);
+        LSTMX_UNROLL
+        for (int g = 0; g < G; ++g) {
+          const Vec both = S::mul(v[g], dv[g]);
+          Vec& sum = sums.template of<quads>(i)[g];
+          sum = S::fma(both, gains[g], sum);
+          d_gain[g] = S::fma(both, by[g], d_gain[g]);
+        }
+      }
+      LSTMX_UNROLL
+      for (int g = 0; g < G; ++g) S::store(d_gains + g * W, d_gain[g]);
+      d_gains += PW;
     });
+    // what is taken away along the normalized n = scale * v, as a multiple of v
+    S::store(along, S::mul(of_rows, S::mul(of_rows, mean_of(sums.total(), H))));
+    for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at) {
+      Vec gains[G];
+      piece.gates_of_all(gain + G * piece.unit, gains);
+      for (Index i = 0; i < (quads ? 1 : rows); ++i) {
+        Vec v[G], dv[G], by[G], less[G];
+        Real* to = products + at + i * PW;
+        piece.load_gates(to, v);
+        piece.load_gates(d + at + i * PW, dv);
+        piece.of_each_row(scale + i * 4, by);
+        piece.of_each_row(along + i * 4, less);
+        LSTMX_UNROLL
+        for (int g = 0; g < G; ++g) v[g] = S::mul(by[g], S::fnma(v[g], less[g], S::mul(dv[g], gains[g])));
+        piece.store_gates(to, v);
+      }
+    });
+  }
+
+  // Of up to R dense rows: their means and 1 / deviations, each four times.
+  static void units(const Real* first, Index stride, Index H, Index rows, Real eps, Real* means, Real* scales) {
+    RowSums<1> sums, squares;
+    for_units_of_rows(H, stride, rows, [&](int i, Index at, Index lanes) {
+      sums.wide[i][0] = S::add(sums.wide[i][0], load_lanes<S>(first + at, lanes));
+    });
+    const Vec mean = mean_of(sums.total(), H);
+    Real of_row[W], ones[W];
+    S::store(of_row, mean);
+    S::store(ones, S::set(1));
+    for_units_of_rows(H, stride, rows, [&](int i, Index at, Index lanes) {
+      const Vec valid = load_lanes<S>(ones, lanes);  // the others stay 0
+      const Vec rest = S::fnma(valid, S::set(of_row[4 * i]), load_lanes<S>(first + at, lanes));
+      squares.wide[i][0] = S::fma(rest, rest, squares.wide[i][0]);
+    });
+    store_lanes<S>(means, mean, rows * 4);
+    store_lanes<S>(scales, inverse_deviation(mean_of(squares.total(), H), eps), rows * 4);
+  }
+
+  // d, the gradients by the normalized rows n, become those by the rows that they were made of.
+  static void units_back(Real* d, const Real* n, Index stride, Index H, Index rows, const Real* scales) {
+    RowSums<2> sums;
+    for_units_of_rows(H, stride, rows, [&](int i, Index at, Index lanes) {
+      const Vec v = load_lanes<S>(d + at, lanes);
+      sums.wide[i][0] = S::add(sums.wide[i][0], v);
+      sums.wide[i][1] = S::fma(v, load_lanes<S>(n + at, lanes), sums.wide[i][1]);
+    });
+    Real mean[W];
+    S::store(mean, mean_of(sums.total(), H));
+    for (Index i = 0; i < rows; ++i) {
+      const Vec all = S::set(mean[4 * i]), along = S::set(mean[4 * i + 1]), scale = S::set(scales[4 * i]);
+      for (Index u = i * stride; u < i * stride + H; u += W) {
+        const Vec rest = S::fnma(S::load(n + u), along, S::sub(S::load(d + u), all));
+        S::store(d + u, S::mul(rest, scale));
+      }
+    }
   }
 
   // ---- over rows
 
-  // W columns of `count` rows, `distance` apart, become normalized: with the statistics given, or with their own, which
-  // are written there. Returns 1 / their deviations.
-  LSTMX_INLINE Vec columns(Real* first, Index distance, Index count, bool given, Vec& mean, Vec& variance, Real eps) {
+  // The mean and the variance of W columns of `count` rows, `distance` apart; returns 1 / their deviations. Those given
+  // stay.
+  LSTMX_INLINE Vec columns(const Real* first, Index distance, Index count, bool given, Vec& mean, Vec& variance,
+                           Real eps) {
     const auto mean_of_rows = [&](const auto& value) {
       Vec sum = S::set(0);
       for (Index r = 0; r < count; ++r) sum = S::add(sum, value(S::load(first + r * distance)));
-      return S::div(sum, S::set(static_cast<Real>(count)));
+      return mean_of(sum, count);
     };
     if (!given) {
       mean = mean_of_rows([](Vec x) { return x; });
       variance = mean_of_rows([&](Vec x) { return S::mul(S::sub(x, mean), S::sub(x, mean)); });
     }
-    const Vec scale = S::div(S::set(1), S::sqrt(S::add(variance, S::set(eps))));
-    for (Index r = 0; r < count; ++r) {
-      Real* x = first + r * distance;
-      S::store(x, S::mul(S::sub(S::load(x), mean), scale));
-    }
-    return scale;
+    return inverse_deviation(variance, eps);
   }
 
-  // `to` (d or n itself): the gradient by the columns that became n, d being that by gain * n.
-  LSTMX_INLINE void columns_back(const Real* d, Vec gain, const Real* n, Real* to, Index distance, Index count,
-                                 bool given, Vec scale) {
-    Vec mean = S::set(0), along = mean;
-    for (Index r = 0; !given && r < count; ++r) {
-      const Vec scaled = S::mul(S::load(d + r * distance), gain);
-      mean = S::add(mean, scaled);
-      along = S::fma(scaled, S::load(n + r * distance), along);
-    }
-    mean = S::div(mean, S::set(static_cast<Real>(count)));
-    along = S::div(along, S::set(static_cast<Real>(count)));
+  LSTMX_INLINE void normalize_columns(Real* x, Index distance, Index count, Vec mean, Vec scale) {
+    for (Index r = 0; r < count; ++r, x += distance) S::store(x, S::mul(S::sub(S::load(x), mean), scale));
+  }
+
+  // `to` (d or n itself): the gradient by the columns that became n, d being that by gain * n. Returns the gain's.
+  LSTMX_INLINE Vec columns_back(const Real* d, Vec gain, const Real* n, Real* to, Index distance, Index count,
+                                bool given, Vec scale) {
+    Vec sum = S::set(0), d_gain = sum;
     for (Index r = 0; r < count; ++r) {
-      const Vec rest = S::sub(S::mul(S::load(d + r * distance), gain), mean);
-      S::store(to + r * distance, S::mul(S::fnma(S::load(n + r * distance), along, rest), scale));
+      const Vec v = S::load(d + r * distance);
+      sum = S::add(sum, v);
+      d_gain = S::fma(v, S::load(n + r * distance), d_gain);
     }
+    const Vec mean = given ? S::set(0) : mean_of(sum, count), along = given ? S::set(0) : mean_of(d_gain, count);
+    const Vec by = S::mul(gain, scale);
+    for (Index r = 0; r < count; ++r) {
+      const Vec rest = S::sub(S::load(d + r * distance), mean);
+      S::store(to + r * distance, S::mul(S::fnma(S::load(n + r * distance), along, rest), by));
+    }
+    return d_gain;
   }
 
   // body(offset in a plane, distance of rows, offset by gate and unit, index, unit) for the vectors of the gates of the
@@ -262,34 +287,19 @@ struct Normalize : Layout<S> {
     return of_unit < H ? at / width * H + of_unit : -1;
   }
 
-  LSTMX_INLINE Real sum_of_lanes(Vec v) {
-    Real lanes[W];
-    S::store(lanes, v);
-    LSTMX_UNROLL
-    for (Index half = W / 2; half > 0; half /= 2) {  // a tree, for the additions to overlap
-      LSTMX_UNROLL
-      for (Index l = 0; l < half; ++l) lanes[l] += lanes[l + half];
-    }
-    return lanes[0];
+  LSTMX_INLINE Vec mean_of(Vec sum, Index n) { return S::div(sum, S::set(static_cast<Real>(n))); }
+  LSTMX_INLINE Vec inverse_deviation(Vec variance, Real eps) {
+    return S::div(S::set(1), S::sqrt(S::add(variance, S::set(eps))));
   }
 
-  static Real inverse_deviation(Real variance, Real eps) {
-    Real lanes[W];
-    S::store(lanes, S::div(S::set(1), S::sqrt(S::set(variance + eps))));
-    return lanes[0];
-  }
-
+  // body(i, offset, valid units) for the vectors of R dense rows, the last standing for those beyond `rows`
   template <class Body>
-  LSTMX_INLINE void for_units(Index H, const Body& body) {
-    for (Index u = 0; u < H; u += W) body(u, H - u < W ? H - u : W);
-  }
-
-  // lanes beyond H are 0 in what is loaded by lanes
-  template <class Value>
-  LSTMX_INLINE Real mean_of(Index H, const Value& value) {
-    Vec total = S::set(0);
-    for_units(H, [&](Index u, Index lanes) { total = S::add(total, value(u, lanes)); });
-    return sum_of_lanes(total) / static_cast<Real>(H);
+  LSTMX_INLINE void for_units_of_rows(Index H, Index stride, Index rows, const Body& body) {
+    for (Index u = 0; u < H; u += W) {
+      const Index lanes = H - u < W ? H - u : W;
+      LSTMX_UNROLL
+      for (int i = 0; i < R; ++i) body(i, (i < rows ? i : rows - 1) * stride + u, lanes);
+    }
   }
 };
 

@@ -45,7 +45,37 @@ struct Piece {
     }
   }
 
+  // the gates of each unit, from and to a plane of gates, whose quads stand row by row
+  void load_gates(const Real* p, Vec (&v)[4]) const {
+    LSTMX_UNROLL
+    for (int g = 0; g < 4; ++g) v[g] = quads && g / quad_vectors >= rows ? S::set(0.0f) : S::load(p + g * W);
+    if constexpr (quads) S::gates_of_quads(v);
+  }
+  void store_gates(Real* p, Vec (&v)[4]) const {
+    if constexpr (quads) S::quads_of_gates(v);
+    LSTMX_UNROLL
+    for (int g = 0; g < 4; ++g)
+      if (!quads || g / quad_vectors < rows) S::store(p + g * W, v[g]);
+  }
+  // the same of what all rows share
+  void gates_of_all(const Real* p, Vec (&v)[4]) const {
+    LSTMX_UNROLL
+    for (int g = 0; g < 4; ++g) v[g] = S::load(p + (quads ? g % quad_vectors : g) * W);
+    if constexpr (quads) S::gates_of_quads(v);
+  }
+  // four numbers of each row, that all units share
+  void of_each_row(const Real* p, Vec (&v)[4]) const {
+    if constexpr (quads) {
+      S::spread_fours(load(p), v);
+    } else {
+      LSTMX_UNROLL
+      for (int g = 0; g < 4; ++g) v[g] = S::set(p[g]);
+    }
+  }
+
  private:
+  static constexpr int quad_vectors = 16 / W;  // of a quad's gates
+
   template <int l>
   void store_fours(Real* const (&row)[R], Vec v) const {
     if constexpr (l < R) {
@@ -65,7 +95,7 @@ struct CellInputs {
   bool keeps_h, keeps_c;                                      // whether there is:
   Vec h, keep_h;                                              // h before the step, and how much of it stays
   Vec keep_c;                                                 // how much of c stays
-  Vec normalized, d_normalized;                               // on the way back, with layer normalization
+  Vec normalized, d_normalized, value;                        // on the way back, with normalization
 };
 
 // `c`: of the piece, before the step; view_row(view, i) and h_row(i): where the piece's i-th row of a view [T,B,*] and
