@@ -105,16 +105,17 @@ struct Backward : BackwardFrame<S> {
     if (!last) carry_back(k, t + 1, part);
     const Step step{k, t, last ? begin : begin + alive_in(s, t + 1, part.positions)};
     if (a.size.P != a.size.H) project_back(k, step, chunk, begin, count);
-    if (a.size.normalized) normalized_back(k, step, part, begin, count);
+    if (a.size.normalized) normalized_back(k, step, chunk, part, begin, count);
     k.steps.back(step, chunk, part, begin, count);
     if (a.size.normalized) products_back(k, step, part, begin, count);
   }
 
   // the gradient by c through what h sees of it
-  static void normalized_back(const Context& k, const Step& step, const Part& part, Index begin, Index count) {
+  static void normalized_back(const Context& k, const Step& step, const Range& chunk, const Part& part, Index begin,
+                              Index count) {
     using N = Normalize<S>;
     const Index H = k.a.size.H, t = step.t, row = k.a.schedule.first[t];
-    k.steps.seen_back(step, part, begin, count);
+    k.steps.seen_back(step, chunk, part, begin, count);
     if (k.a.size.by_batch) {
       Real *seen = k.seen + begin * k.stride, *d_seen = k.d_seen + begin * k.stride;
       N::for_columns_of_units(H, part, [&](Index unit, Index) {
@@ -143,12 +144,17 @@ struct Backward : BackwardFrame<S> {
                                                  count, k.a.staged.running.steps > 0, S::load(scales + by_unit));
               S::store(d_gains + by_unit, S::add(S::load(d_gains + by_unit), d_gain));
             });
-      } else {
-        N::for_row_groups(begin, count, [&](Index p, Index rows) {
-          N::gates_back(k.gates, n, H, all, row + p, rows, k.gains[side], k.moments.at(side, t, row + p),
-                        d_gains + p / R * F::gains_size(k.a.size));
-        });
+        continue;
       }
+      // all rows' sums first, for those of one group wait for each other
+      Real* along = k.along + side * G * k.a.size.B;
+      N::for_row_groups(begin, count, [&](Index p, Index rows) {
+        N::gates_along(k.gates, n, H, all, row + p, rows, k.gains[side], k.moments.at(side, t, row + p), along + p * G,
+                       d_gains + p / R * F::gains_size(k.a.size));
+      });
+      N::for_row_groups(begin, count, [&](Index p, Index rows) {
+        N::gates_back(k.gates, n, H, all, row + p, rows, k.gains[side], k.moments.at(side, t, row + p), along + p * G);
+      });
     }
   }
 

@@ -22,7 +22,7 @@ struct CellBackward : Layout<S> {
       for (int i = 0; i < count; ++i) {
         dh[i] = i < rows ? step.carried_dh(p + i) : step.k.zeros;
         dy[i] = i < rows ? step.row(step.k.a.dy, p + i) : step.k.zeros;
-        h[i] = i < rows ? step.row(step.k.a.y, p + i) : step.k.zeros;
+        if constexpr (!Cell::staged) h[i] = i < rows ? step.row(step.k.a.y, p + i) : step.k.zeros;
       }
     }
   };
@@ -71,45 +71,69 @@ struct CellBackward : Layout<S> {
       if (step.k.a.size.P != step.k.a.size.H) return of_rows(step.k.d_outputs);
       return S::add(piece.of_rows(from.dh), piece.of_rows(from.dy));
     }
-    CellInputs<S, Cell> inputs() const {
+    inline __attribute__((always_inline)) CellInputs<S, Cell> inputs() const {
       const RecurrentBackward<Real>& a = step.k.a;
       return read_inputs<Cell>(
           piece, c_prev, step.k.unit_params, L::vectors(a.size.H) * W, a.staged, a.size.P != a.size.H, step.k.zeros,
           [&](const ConstView3<Real>& view, Index i) { return step.row(view, p + i); },
           [&](Index i) { return step.h_before(p + i); });
     }
+
+    // what the chunk's other gradients are made of
+    Index row_in(const Range& chunk) const {
+      const Index* first = step.k.a.schedule.first;
+      return first[step.t] - first[chunk.begin] + p;
+    }
+    void add_output(const Range& chunk, bool keeps_h, Vec kept, Vec h) const {
+      const Context& k = step.k;
+      if (keeps_h) to_rows(k.kept_dh + p * k.stride, kept);
+      if (k.a.size.P != k.a.size.H) to_rows(k.outputs + row_in(chunk) * k.stride, h);
+    }
+    void add_param(const Range& chunk, int e, Vec d) const {
+      const Context& k = step.k;
+      if (Cell::unit_gradient(k.a.gradients, e, k.a.size.H) == nullptr) return;
+      const Index* first = k.a.schedule.first;
+      Real* plane = k.planes + e * k.plane_size + piece.unit * (first[chunk.end] - first[chunk.begin]);
+      piece.store(plane + row_in(chunk) * units, d);
+    }
   };
 
-  // body(place, sources) for the pieces of a step
+  // body(place, sources) for the pieces of a step; `reads`: the sources
   template <class Body>
-  LSTMX_INLINE void for_places(const Step& step, const Part& part, Index begin, Index count, const Body& body) {
+  LSTMX_INLINE void for_places(const Step& step, const Part& part, Index begin, Index count, bool reads,
+                               const Body& body) {
     const Index H = step.k.a.size.H, first_quad = H / W * W;
     Sources sources;
     L::for_pieces_of_step(H, part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
-      if (!quads || piece.unit == first_quad) sources.set(step, begin + r, piece.rows, quads ? R : 1);
+      if (reads && (!quads || piece.unit == first_quad)) sources.set(step, begin + r, piece.rows, quads ? R : 1);
       body(Place<quads>(step, piece, begin + r), sources);
     });
   }
 
   static void run(const Step& step, const Range& chunk, const Part& part, Index begin, Index count) {
-    for_places(step, part, begin, count,
+    for_places(step, part, begin, count, !step.k.a.size.normalized,
                [&]<bool quads>(const Place<quads>& place, const Sources& from) { piece_back(place, chunk, from); });
   }
 
-  // of a cell that normalizes, before: c normalized, what h's function made of it and the gradient by it, by position
-  static void seen_back(const Step& step, const Part& part, Index begin, Index count) {
+  // of a cell that normalizes, before: through h's function, whose gate becomes its gradient, to the gradient by the
+  // normalized c; both by position
+  static void seen_back(const Step& step, const Range& chunk, const Part& part, Index begin, Index count) {
     const Context& k = step.k;
     const VariantOptions& options = *k.a.staged.options;
-    for_places(step, part, begin, count, [&]<bool quads>(const Place<quads>& place, const Sources& from) {
-      Vec g[G], value;
+    for_places(step, part, begin, count, true, [&]<bool quads>(const Place<quads>& place, const Sources& from) {
+      Vec g[G], kept = S::set(0.0f), h;
       place.read_gates(g);
       const auto in = place.inputs();
       const Vec c = Cell::cell_of(options, g, in);
       const Vec normalized = k.moments.normalized(place.piece, c, step.t, k.a.schedule.first[step.t] + place.p);
-      const Vec d = Cell::normalized_back(options, g[3], normalized, place.dh(from), in, value);
+      const Vec seen = Cell::seen_of(normalized, in);
+      const Vec d_seen = Cell::output_back(options, g[3], seen, in, place.dh(from), kept, h);
+      place.piece.store(place.gates + 3 * place.piece.size(), g[3]);
       place.to_rows(k.seen + place.p * k.stride, normalized);
-      place.to_rows(k.values + place.p * k.stride, value);
-      place.to_rows(k.d_seen + place.p * k.stride, d);
+      place.to_rows(k.d_seen + place.p * k.stride, S::mul(in.unit_param[3], d_seen));
+      place.add_output(chunk, in.keeps_h, kept, h);
+      place.add_param(chunk, 3, S::mul(d_seen, normalized));
+      place.add_param(chunk, 4, d_seen);
     });
   }
 
@@ -126,26 +150,30 @@ struct CellBackward : Layout<S> {
     place.read_gates(g);
     Vec dc = piece.load(place.dcs);
     if (a.dcells.data) dc = S::add(dc, place.gather([&](Index q) { return step.row(a.dcells, q); }));
-    const Vec dh = place.dh(from);
     if constexpr (Cell::staged) {
-      auto in = place.inputs();
-      if (a.size.normalized) {
-        in.normalized = place.of_rows(k.seen);
-        in.d_normalized = place.of_rows(k.d_seen);
-        in.value = place.of_rows(k.values);
+      const auto in = place.inputs();
+      Vec d_param[Cell::unit_params ? Cell::unit_params : 1];
+      int made = Cell::unit_params;
+      const auto whole_back = [&] {
+        Vec kept = S::set(0.0f), h = kept;
+        Cell::backward(a.staged.options, g, in, place.dh(from), dc, kept, d_param, h);
+        place.add_output(chunk, in.keeps_h, kept, h);
+      };
+      if constexpr (Cell::normalizes) {
+        made = 3;
+        if (a.size.normalized) {
+          Cell::cell_back(*a.staged.options, g, in, place.of_rows(k.d_seen), dc, d_param);
+        } else {
+          whole_back();
+        }
+      } else {
+        whole_back();
       }
-      Vec kept = S::set(0.0f), h = kept, d_param[Cell::unit_params ? Cell::unit_params : 1];
-      Cell::backward(a.staged.options, g, in, dh, dc, kept, d_param, h);
-      const Index row = s.first[t] - s.first[chunk.begin] + p, all = s.first[chunk.end] - s.first[chunk.begin];
-      if (in.keeps_h) place.to_rows(k.kept_dh + p * k.stride, kept);
-      if (a.size.P != a.size.H) place.to_rows(k.outputs + row * k.stride, h);
-      for (int e = 0; e < Cell::unit_params; ++e) {
-        if (Cell::unit_gradient(a.gradients, e, a.size.H) == nullptr) continue;
-        Real* plane = k.planes + e * B::plane_size(a.size) + piece.unit * all;
-        piece.store(plane + row * place.units, d_param[e]);
-      }
+      LSTMX_UNROLL
+      for (int e = 0; e < Cell::unit_params; ++e)
+        if (e < made) place.add_param(chunk, e, d_param[e]);
     } else {
-      Cell::backward(g, piece.of_rows(from.h), piece.load(place.c_prev), dh, dc);
+      Cell::backward(g, piece.of_rows(from.h), piece.load(place.c_prev), place.dh(from), dc);
     }
     piece.store_gates(place.gates, g);
     piece.store(place.dcs, dc);

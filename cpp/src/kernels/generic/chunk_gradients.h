@@ -39,7 +39,7 @@ struct BackwardFrame : Layout<S> {
                  (packs_features(n) ? row_block * (n.I + n.P) : 0);
     if (cell.staged) size += stride * n.B + cell.unit_params * (stride + plane_size(n));
     if (n.P != n.H) size += stride * n.B + 2 * (chunk_rows(n) * stride);
-    if (n.normalized) size += 3 * stride * n.B + gain_groups(n) * gains_size(n) + G * (n.I + n.P);
+    if (n.normalized) size += 2 * (stride + G) * n.B + gain_groups(n) * gains_size(n) + G * (n.I + n.P);
     return size;
   }
 
@@ -54,8 +54,7 @@ struct BackwardFrame : Layout<S> {
   using CellBack = void (*)(const Step&, const Range& chunk, const Part& part, Index begin, Index count);
   struct CellSteps {
     CellBack back;
-    // of a cell that normalizes, before: c normalized and the gradient by it; or null
-    void (*seen_back)(const Step&, const Part& part, Index begin, Index count);
+    CellBack seen_back;  // of a cell that normalizes, before: c normalized and the gradient by it; or null
   };
 
   struct Context {
@@ -78,11 +77,12 @@ struct BackwardFrame : Layout<S> {
     Real* features;          // of a block of rows, packed
     Real* kept_dh;           // [B][stride]: of h before, other than through weight_hh
     Real *d_units, *planes;  // [unit_params][stride], [unit_params][plane_size]
+    Index plane_size;
     Real *d_outputs = nullptr, *dh_rows = nullptr,
          *outputs = nullptr;  // of a projection: [B][stride], by row of a chunk [stride]
-    // of normalization: c normalized, its function's value and the gradient by it, [B][stride]; the gradients of the
+    // of normalization: c normalized and the gradient by it, [B][stride]; for gates_back [B][2][G]; the gradients of the
     // gains; the means over units of the weights' gradients [G][I + P]
-    Real *seen, *values, *d_seen, *d_gains, *d_means;
+    Real *seen, *d_seen, *along, *d_gains, *d_means;
     const Real* gains[2];
     Rows rows[2];
   };
@@ -151,7 +151,8 @@ struct BackwardFrame : Layout<S> {
     if (cell.staged) {
       k.kept_dh = take(k.stride * n.B);
       k.d_units = take(cell.unit_params * k.stride);
-      k.planes = take(cell.unit_params * plane_size(n));
+      k.plane_size = plane_size(n);
+      k.planes = take(cell.unit_params * k.plane_size);
     }
     if (n.P != n.H) {
       k.d_outputs = take(k.stride * n.B);
@@ -160,8 +161,8 @@ struct BackwardFrame : Layout<S> {
     }
     if (n.normalized) {
       k.seen = take(k.stride * n.B);
-      k.values = take(k.stride * n.B);
       k.d_seen = take(k.stride * n.B);
+      k.along = take(2 * G * n.B);
       k.d_gains = take(gain_groups(n) * gains_size(n));
       k.d_means = take(G * (n.I + n.P));
     }
@@ -377,7 +378,7 @@ struct BackwardFrame : Layout<S> {
     }
     for (int e = 0; e < k.cell.unit_params; ++e) {
       if (k.cell.unit_gradient(a.gradients, e, H) == nullptr) continue;
-      const Real* plane = k.planes + e * plane_size(a.size);
+      const Real* plane = k.planes + e * k.plane_size;
       L::for_pieces(H, {0, L::vectors(H)}, [&](Index unit, Index width, Index) {
         if (!is_mine()) return;
         for_row_blocks(all, [&](Index r, Index count) {

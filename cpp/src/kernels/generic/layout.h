@@ -57,13 +57,12 @@ struct CellTraits {
   int unit_params;                 // parameters that each unit has for itself, and where they come from and go to
   const Real* (*unit_param)(const RecurrentWeights<Real>&, int, Index H);
   Real* (*unit_gradient)(const RecurrentGradients<Real>&, int, Index H);
-  bool (*has_unit_params)(const StagedInputs<Real>&);
   bool normalizes;  // whether it can; then there are for each gate of a unit its bias and two gains
 
   template <class Cell>
   static constexpr CellTraits of() {
-    return {Cell::ih_gate,    Cell::hh_gate,       Cell::staged,          Cell::unit_params,
-            Cell::unit_param, Cell::unit_gradient, Cell::has_unit_params, Cell::normalizes};
+    return {Cell::ih_gate,    Cell::hh_gate,       Cell::staged,    Cell::unit_params,
+            Cell::unit_param, Cell::unit_gradient, Cell::normalizes};
   }
 };
 

@@ -96,12 +96,11 @@ struct Normalize : Layout<S> {
     store_lanes<S>(scales, inverse_deviation(mean_of(squares.total(), H), eps), rows * 4);
   }
 
-  // The same rows become the gradients by themselves, but for their mean over units; d: those by the gates, scales as
-  // deviations() gave them. d_gains, of these rows: for each piece G vectors.
-  static void gates_back(const Real* d, Real* products, Index H, Index all, Index row, Index rows, const Real* gain,
-                         const Real* scales, Real* d_gains) {
-    // of rows beyond nothing is added to d_gains
-    Real scale[W], along[W];
+  // Of the same rows, d being the gradients by their gates: how much of them goes back along themselves, by row and
+  // gate. scales: as deviations() gave them. d_gains, of these rows: for each piece G vectors.
+  static void gates_along(const Real* d, const Real* products, Index H, Index all, Index row, Index rows,
+                          const Real* gain, const Real* scales, Real* along, Real* d_gains) {
+    Real scale[W];  // 0 of rows beyond, for d_gains
     const Vec of_rows = load_lanes<S>(scales, rows * 4);
     S::store(scale, of_rows);
     RowSums<G> sums;
@@ -128,8 +127,13 @@ struct Normalize : Layout<S> {
       for (int g = 0; g < G; ++g) S::store(d_gains + g * W, d_gain[g]);
       d_gains += PW;
     });
-    // what is taken away along the normalized n = scale * v, as a multiple of v
-    S::store(along, S::mul(of_rows, S::mul(of_rows, mean_of(sums.total(), H))));
+    // that along the normalized scale * products is scale times the mean
+    store_lanes<S>(along, S::mul(of_rows, S::mul(of_rows, mean_of(sums.total(), H))), rows * 4);
+  }
+
+  // They become the gradients by themselves, but for their means over units.
+  static void gates_back(const Real* d, Real* products, Index H, Index all, Index row, Index rows, const Real* gain,
+                         const Real* scales, const Real* along) {
     for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at) {
       Vec gains[G];
       piece.gates_of_all(gain + G * piece.unit, gains);
@@ -138,7 +142,7 @@ struct Normalize : Layout<S> {
         Real* to = products + at + i * PW;
         piece.load_gates(to, v);
         piece.load_gates(d + at + i * PW, dv);
-        piece.of_each_row(scale + i * 4, by);
+        piece.of_each_row(scales + i * 4, by);
         piece.of_each_row(along + i * 4, less);
         LSTMX_UNROLL
         for (int g = 0; g < G; ++g) v[g] = S::mul(by[g], S::fnma(v[g], less[g], S::mul(dv[g], gains[g])));
@@ -287,7 +291,7 @@ struct Normalize : Layout<S> {
     return of_unit < H ? at / width * H + of_unit : -1;
   }
 
-  LSTMX_INLINE Vec mean_of(Vec sum, Index n) { return S::div(sum, S::set(static_cast<Real>(n))); }
+  LSTMX_INLINE Vec mean_of(Vec sum, Index n) { return S::mul(sum, S::set(Real(1) / static_cast<Real>(n))); }
   LSTMX_INLINE Vec inverse_deviation(Vec variance, Real eps) {
     return S::div(S::set(1), S::sqrt(S::add(variance, S::set(eps))));
   }

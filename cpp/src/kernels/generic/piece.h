@@ -91,11 +91,10 @@ struct CellInputs {
   using Real = typename S::Real;
   using Vec = typename S::Vec;
   Vec c;                                                      // before the step
-  Vec unit_param[Cell::unit_params ? Cell::unit_params : 1];  // Cell::has_unit_params
+  Vec unit_param[Cell::unit_params ? Cell::unit_params : 1];  // Cell::params_read
   bool keeps_h, keeps_c;                                      // whether there is:
   Vec h, keep_h;                                              // h before the step, and how much of it stays
   Vec keep_c;                                                 // how much of c stays
-  Vec normalized, d_normalized, value;                        // on the way back, with normalization
 };
 
 // `c`: of the piece, before the step; view_row(view, i) and h_row(i): where the piece's i-th row of a view [T,B,*] and
@@ -112,9 +111,10 @@ LSTMX_INLINE CellInputs<S, Cell> read_inputs(const Piece<S, quads>& piece, const
   };
   CellInputs<S, Cell> in;
   in.c = piece.load(c);
-  if (Cell::has_unit_params(staged)) {
-    for (int e = 0; e < Cell::unit_params; ++e) in.unit_param[e] = piece.of_units(unit_params + e * stride);
-  }
+  const Range read = Cell::params_read(staged);
+  LSTMX_UNROLL
+  for (int e = 0; e < Cell::unit_params; ++e)
+    if (e >= read.begin && e < read.end) in.unit_param[e] = piece.of_units(unit_params + e * stride);
   in.keeps_h = staged.keep_h.data != nullptr && !projects;  // of a projection it acts on what is projected
   in.keeps_c = staged.keep_c.data != nullptr;
   if (in.keeps_h) {

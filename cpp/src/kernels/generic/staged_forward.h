@@ -210,7 +210,7 @@ struct StagedCell : Layout<S> {
 
   // what the cell reads beside its gates; `c`: of the piece, before the step
   template <bool quads>
-  static CellInputs<S, Cell> inputs(const Context& k, Index t, const Piece<S, quads>& piece, Index p, const Real* c) {
+  LSTMX_INLINE CellInputs<S, Cell> inputs(const Context& k, Index t, const Piece<S, quads>& piece, Index p, const Real* c) {
     const RecurrentForward<Real>& a = k.a;
     return read_inputs<Cell>(
         piece, c, unit_params(a), L::vectors(a.size.H) * W, a.staged, a.size.P != a.size.H, k.zeros,
