@@ -23,8 +23,7 @@ struct VariantCell {
     return e == 3 ? w.gain_c : w.bias_c;
   }
   static Real* unit_gradient(const RecurrentGradients<Real>& d, int e, Index H) {
-    if (e < 3) return d.weight_ch ? d.weight_ch + e * H : nullptr;
-    return e == 3 ? d.gain_c : d.bias_c;
+    return e < 3 && d.weight_ch ? d.weight_ch + e * H : nullptr;  // the others come with the normalization
   }
   static bool normalizes_now(const VariantOptions& o) { return o.layer_norm || o.batch_norm; }
   static Range params_read(const StagedInputs<Real>& staged_inputs) {
@@ -53,13 +52,14 @@ struct VariantCell {
     gate[3] = value(o, o.gate, gate[3]);
     // 4. and 5. h = o output(c)
     h = c;
-    if (!normalizes_now(o)) h = output(o, gate[3], c, in);
+    if (!normalizes_now(o)) h = output(gate[3], value_of(o, c), in);
     if (in.keeps_c) c = mix(in.keep_c, in.c, c);
   }
 
-  // h from what its function sees of c: c, or gain * normalized + bias
-  LSTMX_INLINE Vec output(const VariantOptions& o, Vec out, Vec seen, const Inputs& in) {
-    const Vec h = S::mul(out, F::apply(o.output, seen));
+  // of h's function, which sees c, or gain * normalized + bias
+  LSTMX_INLINE Vec value_of(const VariantOptions& o, Vec seen) { return F::apply(o.output, seen); }
+  LSTMX_INLINE Vec output(Vec out, Vec value, const Inputs& in) {
+    const Vec h = S::mul(out, value);
     return in.keeps_h ? mix(in.keep_h, in.h, h) : h;
   }
   LSTMX_INLINE Vec seen_of(Vec normalized, const Inputs& in) {
@@ -77,14 +77,13 @@ struct VariantCell {
   LSTMX_INLINE void backward(const VariantOptions* options, Vec (&gate)[gates], const Inputs& in, Vec dh, Vec& dc,
                              Vec& dh_prev, Vec (&d_param)[unit_params], Vec& h) {
     const Vec c = new_cell(*options, gate, in.c);
-    const Vec d_seen = output_back(*options, gate[3], c, in, dh, dh_prev, h);
+    const Vec d_seen = output_back(*options, gate[3], value_of(*options, c), in, dh, dh_prev, h);
     cell_back(*options, gate, in, d_seen, dc, d_param);
   }
 
   // 5. and 4. and the gate of 3.: returns the gradient by what h's function sees
-  LSTMX_INLINE Vec output_back(const VariantOptions& o, Vec& out, Vec seen, const Inputs& in, Vec dh, Vec& dh_prev,
+  LSTMX_INLINE Vec output_back(const VariantOptions& o, Vec& out, Vec value_c, const Inputs& in, Vec dh, Vec& dh_prev,
                                Vec& h) {
-    const Vec value_c = F::apply(o.output, seen);
     h = S::mul(out, value_c);
     if (in.keeps_h) {
       dh_prev = S::mul(in.keep_h, dh);

@@ -23,7 +23,10 @@ struct Backward : BackwardFrame<S> {
     const Context k = F::make_context(a, cell, of_cell);
     L::set_zero(k.zeros, k.stride);
     if (cell.unit_params > 0) L::set_zero(k.d_units, cell.unit_params * k.stride);
-    if (n.normalized) L::set_zero(k.d_gains, F::gain_groups(n) * F::gains_size(n));
+    if (n.normalized) {
+      L::set_zero(k.d_gains, F::gain_groups(n) * F::gains_size(n));
+      L::set_zero(k.d_seen_params, F::gain_groups(n) * 2 * k.stride);
+    }
     parallel(L::team_size_of(n, a.threads, groups.count, 2.0), [&](const Team& team) {
       const Part part = L::part_of(n, a.schedule, team, groups);
       L::read_state(a.dc_n, a.schedule, part, n.H, k.dc, n.B);
@@ -52,7 +55,10 @@ struct Backward : BackwardFrame<S> {
       F::add_panels(k, team);
     });
     if (cell.unit_params > 0) F::add_units(k);
-    if (n.normalized) F::add_gains(k);
+    if (n.normalized) {
+      F::add_gains(k);
+      F::add_seen_params(k);
+    }
   }
 
   // dh = dG U of step t, for the part's columns and its positions alive then
@@ -115,16 +121,21 @@ struct Backward : BackwardFrame<S> {
                               Index count) {
     using N = Normalize<S>;
     const Index H = k.a.size.H, t = step.t, row = k.a.schedule.first[t];
+    const Real* gain = k.unit_params + 3 * L::vectors(H) * W;  // of c
     k.steps.seen_back(step, chunk, part, begin, count);
     if (k.a.size.by_batch) {
       Real *seen = k.seen + begin * k.stride, *d_seen = k.d_seen + begin * k.stride;
       N::for_columns_of_units(H, part, [&](Index unit, Index) {
-        N::columns_back(d_seen + unit, S::set(1), seen + unit, d_seen + unit, k.stride, count,
-                        k.a.staged.running.steps > 0, S::load(k.moments.at(3, t, row) + unit));
+        Vec d_gain = S::load(k.d_seen_params + unit), d_bias = S::load(k.d_seen_params + k.stride + unit);
+        N::columns_back(d_seen + unit, S::load(gain + unit), seen + unit, d_seen + unit, k.stride, count,
+                        k.a.staged.running.steps > 0, S::load(k.moments.at(3, t, row) + unit), d_gain, d_bias);
+        S::store(k.d_seen_params + unit, d_gain);
+        S::store(k.d_seen_params + k.stride + unit, d_bias);
       });
     } else {
       N::for_row_groups(begin, count, [&](Index p, Index rows) {
-        N::units_back(k.d_seen + p * k.stride, k.seen + p * k.stride, k.stride, H, rows, k.moments.at(3, t, row + p));
+        N::units_back(k.d_seen + p * k.stride, k.seen + p * k.stride, k.stride, H, rows, gain,
+                      k.moments.at(3, t, row + p), k.d_seen_params + p / R * 2 * k.stride);
       });
     }
   }
@@ -139,10 +150,11 @@ struct Backward : BackwardFrame<S> {
       if (k.a.size.by_batch) {
         const Real* scales = k.moments.at(side, t, row);
         N::for_columns_of_gates(
-            H, part, all, row + begin, [&](Index at, Index distance, Index by_unit, int, Index) {
-              const Vec d_gain = N::columns_back(k.gates + at, S::load(k.gains[side] + by_unit), n + at, n + at, distance,
-                                                 count, k.a.staged.running.steps > 0, S::load(scales + by_unit));
-              S::store(d_gains + by_unit, S::add(S::load(d_gains + by_unit), d_gain));
+            H, part, all, row + begin, [&](Index at, Index distance, Index by_unit, int index, Index unit) {
+              Vec d_gain = S::load(d_gains + by_unit), d_bias = S::set(0);
+              N::columns_back(k.gates + at, N::row_of_params(k.gains[side], H, unit, index), n + at, n + at, distance,
+                              count, k.a.staged.running.steps > 0, S::load(scales + by_unit), d_gain, d_bias);
+              S::store(d_gains + by_unit, d_gain);
             });
         continue;
       }

@@ -34,7 +34,7 @@ struct CellBackward : Layout<S> {
     const Piece<S, quads>& piece;
     Index p;  // its first position
     Real *gates, *dcs;
-    const Real* c_prev;
+    const Real *c_prev, *values;
     static constexpr Index units = quads ? 4 : W;
 
     Place(const Step& at, const Piece<S, quads>& of, Index first) : step(at), piece(of), p(first) {
@@ -45,6 +45,7 @@ struct CellBackward : Layout<S> {
       gates = k.gates + G * piece.unit * rows + (s.first[t] + p) * G * units;
       c_prev = k.cells + piece.unit * (B + rows) + (before + p) * units;
       dcs = k.dc + piece.unit * B + p * units;
+      values = k.values + piece.unit * rows + (s.first[t] + p) * units;
     }
 
     // a row more than there are reads zeros
@@ -102,11 +103,13 @@ struct CellBackward : Layout<S> {
   template <class Body>
   LSTMX_INLINE void for_places(const Step& step, const Part& part, Index begin, Index count, bool reads,
                                const Body& body) {
-    const Index H = step.k.a.size.H, first_quad = H / W * W;
+    const Context k = step.k;  // what no store can change
+    const Step local{k, step.t, step.carried};
+    const Index H = k.a.size.H, first_quad = H / W * W;
     Sources sources;
     L::for_pieces_of_step(H, part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
-      if (reads && (!quads || piece.unit == first_quad)) sources.set(step, begin + r, piece.rows, quads ? R : 1);
-      body(Place<quads>(step, piece, begin + r), sources);
+      if (reads && (!quads || piece.unit == first_quad)) sources.set(local, begin + r, piece.rows, quads ? R : 1);
+      body(Place<quads>(local, piece, begin + r), sources);
     });
   }
 
@@ -115,25 +118,23 @@ struct CellBackward : Layout<S> {
                [&]<bool quads>(const Place<quads>& place, const Sources& from) { piece_back(place, chunk, from); });
   }
 
-  // of a cell that normalizes, before: through h's function, whose gate becomes its gradient, to the gradient by the
-  // normalized c; both by position
+  // of a cell that normalizes, before: through h's function, whose gate becomes its gradient, to the gradient by what
+  // it sees; with the normalized c, by position
   static void seen_back(const Step& step, const Range& chunk, const Part& part, Index begin, Index count) {
-    const Context& k = step.k;
-    const VariantOptions& options = *k.a.staged.options;
     for_places(step, part, begin, count, true, [&]<bool quads>(const Place<quads>& place, const Sources& from) {
+      const Context& k = place.step.k;
+      const VariantOptions& options = *k.a.staged.options;
       Vec g[G], kept = S::set(0.0f), h;
       place.read_gates(g);
       const auto in = place.inputs();
       const Vec c = Cell::cell_of(options, g, in);
       const Vec normalized = k.moments.normalized(place.piece, c, step.t, k.a.schedule.first[step.t] + place.p);
-      const Vec seen = Cell::seen_of(normalized, in);
-      const Vec d_seen = Cell::output_back(options, g[3], seen, in, place.dh(from), kept, h);
+      const Vec value = place.piece.load(place.values);
+      const Vec d_seen = Cell::output_back(options, g[3], value, in, place.dh(from), kept, h);
       place.piece.store(place.gates + 3 * place.piece.size(), g[3]);
       place.to_rows(k.seen + place.p * k.stride, normalized);
-      place.to_rows(k.d_seen + place.p * k.stride, S::mul(in.unit_param[3], d_seen));
+      place.to_rows(k.d_seen + place.p * k.stride, d_seen);
       place.add_output(chunk, in.keeps_h, kept, h);
-      place.add_param(chunk, 3, S::mul(d_seen, normalized));
-      place.add_param(chunk, 4, d_seen);
     });
   }
 

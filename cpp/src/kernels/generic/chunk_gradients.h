@@ -31,7 +31,7 @@ struct BackwardFrame : Layout<S> {
   // The gradients of both gains [2], of layer normalization by group of R positions: for each piece G vectors. Of batch
   // normalization they are as gates.
   static Index gain_groups(const RecurrentSizes& n) { return n.by_batch ? 1 : L::row_groups(n); }
-  static Index gains_size(const RecurrentSizes& n) { return 2 * PW * (n.H / W + L::quads(n.H)); }
+  static Index gains_size(const RecurrentSizes& n) { return 2 * PW * L::pieces(n.H); }
 
   static Index work_size(const CellTraits<S>& cell, const RecurrentSizes& n) {
     const Index stride = L::vectors(n.H > n.P ? n.H : n.P) * W;
@@ -39,7 +39,7 @@ struct BackwardFrame : Layout<S> {
                  (packs_features(n) ? row_block * (n.I + n.P) : 0);
     if (cell.staged) size += stride * n.B + cell.unit_params * (stride + plane_size(n));
     if (n.P != n.H) size += stride * n.B + 2 * (chunk_rows(n) * stride);
-    if (n.normalized) size += 2 * (stride + G) * n.B + gain_groups(n) * gains_size(n) + G * (n.I + n.P);
+    if (n.normalized) size += 2 * (stride + G) * n.B + gain_groups(n) * (gains_size(n) + 2 * stride) + G * (n.I + n.P);
     return size;
   }
 
@@ -58,7 +58,7 @@ struct BackwardFrame : Layout<S> {
   };
 
   struct Context {
-    const RecurrentBackward<Real>& a;
+    RecurrentBackward<Real> a;
     const CellTraits<S>& cell;
     CellSteps steps;
 
@@ -81,8 +81,9 @@ struct BackwardFrame : Layout<S> {
     Real *d_outputs = nullptr, *dh_rows = nullptr,
          *outputs = nullptr;  // of a projection: [B][stride], by row of a chunk [stride]
     // of normalization: c normalized and the gradient by it, [B][stride]; for gates_back [B][2][G]; the gradients of the
-    // gains; the means over units of the weights' gradients [G][I + P]
-    Real *seen, *d_seen, *along, *d_gains, *d_means;
+    // gains, and of c's gain and bias by group [2][stride]; the means over units of the weights' gradients [G][I + P]
+    Real *seen, *d_seen, *along, *d_gains, *d_seen_params, *d_means;
+    const Real* values;  // the tape's, of h's function
     const Real* gains[2];
     Rows rows[2];
   };
@@ -131,14 +132,15 @@ struct BackwardFrame : Layout<S> {
     k.u = a.packed;
     k.w = a.packed + G * n.H * L::vectors(n.P) * W;
     k.unit_params = a.packed + L::backward_panels(n.I, n.H, n.P);
-    k.gains[0] = k.unit_params + L::unit_params_size(cell, n.H) + G * L::padded(n.H);
-    k.gains[1] = k.gains[0] + G * L::padded(n.H);
+    k.gains[0] = k.unit_params + L::unit_params_size(cell, n.H) + PW * L::pieces(n.H);
+    k.gains[1] = k.gains[0] + PW * L::pieces(n.H);
     k.projection = k.unit_params + L::params_size(cell, n.H);
     k.gates_x = k.gates_h = k.gates;
     if (n.normalized) {
       k.gates_x = L::normalized_of(n, a.tape);
       k.gates_h = k.gates_x + L::tape_gates(n);
       k.moments = L::moments_of(n, n.rows, k.gates_h + L::tape_gates(n));
+      k.values = k.moments.first + L::moments_size(n, n.T, n.rows);
     }
     const Index most = chunk_rows(n);
     for (Rows& rows : k.rows) {
@@ -164,6 +166,7 @@ struct BackwardFrame : Layout<S> {
       k.d_seen = take(k.stride * n.B);
       k.along = take(2 * G * n.B);
       k.d_gains = take(gain_groups(n) * gains_size(n));
+      k.d_seen_params = take(gain_groups(n) * 2 * k.stride);
       k.d_means = take(G * (n.I + n.P));
     }
     return k;
@@ -403,8 +406,8 @@ struct BackwardFrame : Layout<S> {
     L::for_gates(n.H, [&](const Block& block, Index lane, Index width, int gate, Index unit, Index lanes) {
       // of quads by group the vectors are W / 4 rows'
       const bool apart = block.quads > 0 && !n.by_batch;
-      const Index copies = apart ? R : 1, piece = n.H / W + (unit - n.H / W * W) / 4;
-      const Index from = apart ? piece * PW + gate * W : G * block.unit + lane;
+      const Index copies = apart ? R : 1;
+      const Index from = apart ? L::params_of(n.H, unit) + gate * W : G * block.unit + lane;
       for (int side = 0; side < 2; ++side) {
         for (Index group = 0; group < gain_groups(n); ++group) {
           const Real* sums = k.d_gains + (2 * group + side) * (gains_size(n) / 2) + from;
@@ -413,6 +416,13 @@ struct BackwardFrame : Layout<S> {
         }
       }
     });
+  }
+
+  static void add_seen_params(const Context& k) {
+    Real* to[2] = {k.a.gradients.gain_c, k.a.gradients.bias_c};
+    for (Index i = 0; i < 2 * gain_groups(k.a.size); ++i) {
+      for (Index u = 0; u < k.a.size.H; ++u) to[i % 2][u] += k.d_seen_params[i * k.stride + u];
+    }
   }
 
   // the means over units of the weights' gradients, which those of weights that were packed without theirs do not have

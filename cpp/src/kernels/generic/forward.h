@@ -70,6 +70,7 @@ struct ForwardFrame : Layout<S> {
     Real* products[2];      // with x and with h, to be normalized over units, or normalized over rows: as gates
     typename L::Moments moments;
     Real* seen;             // [B][H in whole vectors], the c to be normalized
+    Real* values;           // the tape's, of h's function, as cells; or null
     const Real **x, **h;    // [B] by position: rows of the step
     const Real** entering;  // what of h enters weight_hh, in a staged step
     Real** y;
@@ -114,7 +115,9 @@ struct ForwardFrame : Layout<S> {
       k.seen = normalizing;
       k.products[0] = training ? L::normalized_of(n, a.tape) : normalizing + n.B * L::vectors(n.H) * W;
       k.products[1] = k.products[0] + plane;
-      k.moments = L::moments_of(n, training ? n.rows : n.B, k.products[1] + plane);
+      Real* moments = k.products[1] + plane;
+      k.moments = L::moments_of(n, training ? n.rows : n.B, moments);
+      k.values = training ? moments + L::moments_size(n, n.T, n.rows) : nullptr;
     }
     k.cell_rows = training ? n.B + n.rows : n.B;
     k.gates = training ? a.tape : chunk;

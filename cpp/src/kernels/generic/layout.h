@@ -84,13 +84,19 @@ struct Layout {
   static Index vectors(Index H) { return (H + W - 1) / W; }
   static Index quads(Index H) { return (H % W + 3) / 4; }
   static Index padded(Index H) { return H / W * W + quads(H) * 4; }  // units in memory
+  static Index pieces(Index H) { return H / W + quads(H); }
+  // where a piece's gates are in an array [pieces][G][W], in which those of a quad are repeated for R rows
+  static Index params_of(Index H, Index unit) {
+    const Index full = H / W * W;
+    return PW * (unit < full ? unit / W : H / W + (unit - full) / 4);
+  }
   static Index panel_rows(Index I, Index P) { return 1 + I + P; }
 
   // where a packing goes on after its panels
   static Index forward_panels(Index I, Index H, Index P) { return G * padded(H) * panel_rows(I, P); }
   static Index backward_panels(Index I, Index H, Index P) { return G * H * (vectors(P) + vectors(I)) * W; }
   static Index unit_params_size(const CellTraits<S>& cell, Index H) { return cell.unit_params * vectors(H) * W; }
-  static Index gate_params_size(const CellTraits<S>& cell, Index H) { return cell.normalizes ? 3 * G * padded(H) : 0; }
+  static Index gate_params_size(const CellTraits<S>& cell, Index H) { return cell.normalizes ? 3 * PW * pieces(H) : 0; }
   static Index params_size(const CellTraits<S>& cell, Index H) {
     return unit_params_size(cell, H) + gate_params_size(cell, H);
   }
@@ -135,8 +141,11 @@ struct Layout {
     return n.by_batch ? steps * 2 * (G * padded(n.H) + vectors(n.H) * W) : 4 * G * rows;
   }
 
-  // the products with x and with h, as gates, normalized over rows or to be over units, and what with
-  static Index normalized_size(const RecurrentSizes& n) { return 2 * tape_gates(n) + moments_size(n, n.T, n.rows); }
+  // the products with x and with h, as gates, normalized over rows or to be over units, and what with; the values of
+  // h's function, as cells
+  static Index normalized_size(const RecurrentSizes& n) {
+    return 2 * tape_gates(n) + moments_size(n, n.T, n.rows) + padded(n.H) * n.rows;
+  }
   static Real* normalized_of(const RecurrentSizes& n, Real* tape) {
     return tape + tape_gates(n) + tape_cells(n) + (n.masked ? n.rows * n.P : 0);
   }
@@ -302,15 +311,15 @@ struct Layout {
   static Real* pack_params(const CellTraits<S>& cell, const RecurrentWeights<Real>& w, Index H, Real* packed) {
     packed = pack_unit_params(cell, w, H, packed);
     if (!cell.normalizes) return packed;
-    for_gates(H, [&](const Block& block, Index lane, Index width, int gate, Index unit, Index lanes) {
-      Real* out = packed + G * block.unit + lane;
-      Index first = gate * H + unit;
-      const Index plane = G * padded(H);
-      for (Index l = 0; l < width; ++l, ++out, ++first) {
-        const bool valid = l < lanes && w.gain_ih != nullptr;
-        out[0] = (valid && w.bias_ih ? w.bias_ih[first] : 0) + (valid && w.bias_hh ? w.bias_hh[first] : 0);
-        out[plane] = valid ? w.gain_ih[first] : 0;
-        out[2 * plane] = valid ? w.gain_hh[first] : 0;
+    for_gates(H, [&](const Block&, Index, Index width, int gate, Index unit, Index lanes) {
+      Real* out = packed + params_of(H, unit) + gate * W;
+      const Index plane = PW * pieces(H);
+      for (Index l = 0; l < W; ++l, ++out) {
+        const bool valid = l % width < lanes && w.gain_ih != nullptr;
+        const Index at = gate * H + unit + l % width;
+        out[0] = (valid && w.bias_ih ? w.bias_ih[at] : 0) + (valid && w.bias_hh ? w.bias_hh[at] : 0);
+        out[plane] = valid ? w.gain_ih[at] : 0;
+        out[2 * plane] = valid ? w.gain_hh[at] : 0;
       }
     });
     return packed + gate_params_size(cell, H);

@@ -67,13 +67,15 @@ struct Normalize : Layout<S> {
     for (Index r = 0; r < count; r += R) body(begin + r, count - r < R ? count - r : Index(R));
   }
 
-  // body(piece, offset in a plane of gates of `all` rows) for the pieces of `rows` rows, up to R, from `row` on: quads of
-  // all, wide ones of the first
+  // body(piece, offset in a plane of gates of `all` rows, in an array [pieces][G][W]) for the pieces of `rows` rows, up
+  // to R, from `row` on: quads of all, wide ones of the first
   template <class Body>
   LSTMX_INLINE void for_pieces_of_rows(Index H, Index all, Index row, Index rows, const Body& body) {
-    for (Index unit = 0; unit + W <= H; unit += W) body(Piece<S, false>{unit, W, 1}, G * unit * all + row * PW);
-    for (Index unit = H / W * W; unit < H; unit += 4)
-      body(Piece<S, true>{unit, H - unit < 4 ? H - unit : 4, rows}, G * unit * all + row * QW);
+    Index params = 0, unit = 0;
+    for (; unit + W <= H; unit += W, params += PW)
+      body(Piece<S, false>{unit, W, 1}, G * unit * all + row * PW, params);
+    for (; unit < H; unit += 4, params += PW)
+      body(Piece<S, true>{unit, H - unit < 4 ? H - unit : 4, rows}, G * unit * all + row * QW, params);
   }
   // how far the i-th row's wide block is from the first's, the last row standing for those beyond
   LSTMX_INLINE Index offset_of(int i, Index rows) { return (i < rows ? i : rows - 1) * PW; }
@@ -81,7 +83,7 @@ struct Normalize : Layout<S> {
   // Of up to R rows of products with mean 0: 1 / the deviations, by row and gate.
   static void deviations(const Real* plane, Index H, Index all, Index row, Index rows, Real eps, Real* scales) {
     RowSums<G> squares;
-    for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at) {
+    for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at, Index) {
       LSTMX_UNROLL
       for (int i = 0; i < (quads ? 1 : R); ++i) {
         Vec v[G];
@@ -97,18 +99,19 @@ struct Normalize : Layout<S> {
   }
 
   // Of the same rows, d being the gradients by their gates: how much of them goes back along themselves, by row and
-  // gate. scales: as deviations() gave them. d_gains, of these rows: for each piece G vectors.
+  // gate. scales: as deviations() gave them. d_gains, of these rows:
+  // [pieces][G][W].
   static void gates_along(const Real* d, const Real* products, Index H, Index all, Index row, Index rows,
                           const Real* gain, const Real* scales, Real* along, Real* d_gains) {
     Real scale[W];  // 0 of rows beyond, for d_gains
     const Vec of_rows = load_lanes<S>(scales, rows * 4);
     S::store(scale, of_rows);
     RowSums<G> sums;
-    for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at) {
+    for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at, Index params) {
       Vec gains[G], d_gain[G];
-      piece.gates_of_all(gain + G * piece.unit, gains);
+      piece.gates_of_all(gain + params, gains);
       LSTMX_UNROLL
-      for (int g = 0; g < G; ++g) d_gain[g] = S::load(d_gains + g * W);
+      for (int g = 0; g < G; ++g) d_gain[g] = S::load(d_gains + params + g * W);
       LSTMX_UNROLL
       for (int i = 0; i < (quads ? 1 : R); ++i) {
         Vec v[G], dv[G], by[G];
@@ -124,8 +127,7 @@ struct Normalize : Layout<S> {
         }
       }
       LSTMX_UNROLL
-      for (int g = 0; g < G; ++g) S::store(d_gains + g * W, d_gain[g]);
-      d_gains += PW;
+      for (int g = 0; g < G; ++g) S::store(d_gains + params + g * W, d_gain[g]);
     });
     // that along the normalized scale * products is scale times the mean
     store_lanes<S>(along, S::mul(of_rows, S::mul(of_rows, mean_of(sums.total(), H))), rows * 4);
@@ -134,9 +136,9 @@ struct Normalize : Layout<S> {
   // They become the gradients by themselves, but for their means over units.
   static void gates_back(const Real* d, Real* products, Index H, Index all, Index row, Index rows, const Real* gain,
                          const Real* scales, const Real* along) {
-    for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at) {
+    for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at, Index params) {
       Vec gains[G];
-      piece.gates_of_all(gain + G * piece.unit, gains);
+      piece.gates_of_all(gain + params, gains);
       for (Index i = 0; i < (quads ? 1 : rows); ++i) {
         Vec v[G], dv[G], by[G], less[G];
         Real* to = products + at + i * PW;
@@ -170,21 +172,36 @@ struct Normalize : Layout<S> {
     store_lanes<S>(scales, inverse_deviation(mean_of(squares.total(), H), eps), rows * 4);
   }
 
-  // d, the gradients by the normalized rows n, become those by the rows that they were made of.
-  static void units_back(Real* d, const Real* n, Index stride, Index H, Index rows, const Real* scales) {
+  // d, the gradients by gain * n + bias of the normalized rows n, become those by the rows that they were made of.
+  // d_params, of these rows: of the gain and of the bias, [2][stride].
+  static void units_back(Real* d, const Real* n, Index stride, Index H, Index rows, const Real* gain,
+                         const Real* scales, Real* d_params) {
     RowSums<2> sums;
-    for_units_of_rows(H, stride, rows, [&](int i, Index at, Index lanes) {
-      const Vec v = load_lanes<S>(d + at, lanes);
-      sums.wide[i][0] = S::add(sums.wide[i][0], v);
-      sums.wide[i][1] = S::fma(v, load_lanes<S>(n + at, lanes), sums.wide[i][1]);
-    });
+    for (Index u = 0; u < H; u += W) {
+      const Index lanes = H - u < W ? H - u : W;
+      const Vec by = S::load(gain + u);
+      Vec d_gain = S::load(d_params + u), d_bias = S::load(d_params + stride + u);
+      LSTMX_UNROLL
+      for (int i = 0; i < R; ++i) {
+        if (i >= rows) break;
+        const Vec v = load_lanes<S>(d + i * stride + u, lanes), of_n = load_lanes<S>(n + i * stride + u, lanes);
+        const Vec both = S::mul(v, of_n);
+        sums.wide[i][0] = S::fma(v, by, sums.wide[i][0]);
+        sums.wide[i][1] = S::fma(both, by, sums.wide[i][1]);
+        d_gain = S::add(d_gain, both);
+        d_bias = S::add(d_bias, v);
+      }
+      S::store(d_params + u, d_gain);
+      S::store(d_params + stride + u, d_bias);
+    }
     Real mean[W];
     S::store(mean, mean_of(sums.total(), H));
     for (Index i = 0; i < rows; ++i) {
       const Vec all = S::set(mean[4 * i]), along = S::set(mean[4 * i + 1]), scale = S::set(scales[4 * i]);
-      for (Index u = i * stride; u < i * stride + H; u += W) {
-        const Vec rest = S::fnma(S::load(n + u), along, S::sub(S::load(d + u), all));
-        S::store(d + u, S::mul(rest, scale));
+      for (Index u = 0; u < H; u += W) {
+        Real* to = d + i * stride + u;
+        const Vec rest = S::sub(S::mul(S::load(to), S::load(gain + u)), all);
+        S::store(to, S::mul(S::fnma(S::load(n + i * stride + u), along, rest), scale));
       }
     }
   }
@@ -211,22 +228,33 @@ struct Normalize : Layout<S> {
     for (Index r = 0; r < count; ++r, x += distance) S::store(x, S::mul(S::sub(S::load(x), mean), scale));
   }
 
-  // `to` (d or n itself): the gradient by the columns that became n, d being that by gain * n. Returns the gain's.
-  LSTMX_INLINE Vec columns_back(const Real* d, Vec gain, const Real* n, Real* to, Index distance, Index count,
-                                bool given, Vec scale) {
-    Vec sum = S::set(0), d_gain = sum;
+  // `to` (d or n itself): the gradient by the columns that became n, d being that by gain * n + bias; adds
+  // those of the gain and of the bias.
+  LSTMX_INLINE void columns_back(const Real* d, Vec gain, const Real* n, Real* to, Index distance, Index count,
+                                 bool given, Vec scale, Vec& d_gain, Vec& d_bias) {
+    Vec sum = S::set(0), both = sum;
     for (Index r = 0; r < count; ++r) {
       const Vec v = S::load(d + r * distance);
       sum = S::add(sum, v);
-      d_gain = S::fma(v, S::load(n + r * distance), d_gain);
+      both = S::fma(v, S::load(n + r * distance), both);
     }
-    const Vec mean = given ? S::set(0) : mean_of(sum, count), along = given ? S::set(0) : mean_of(d_gain, count);
+    const Vec mean = given ? S::set(0) : mean_of(sum, count), along = given ? S::set(0) : mean_of(both, count);
     const Vec by = S::mul(gain, scale);
     for (Index r = 0; r < count; ++r) {
       const Vec rest = S::sub(S::load(d + r * distance), mean);
       S::store(to + r * distance, S::mul(S::fnma(S::load(n + r * distance), along, rest), by));
     }
-    return d_gain;
+    d_gain = S::add(d_gain, both);
+    d_bias = S::add(d_bias, sum);
+  }
+
+  // a vector of gates of a row, from an array [pieces][G][W]
+  static Vec row_of_params(const Real* params, Index H, Index unit, int index) {
+    Vec v[G];
+    LSTMX_UNROLL
+    for (int g = 0; g < G; ++g) v[g] = S::load(params + L::params_of(H, unit) + g * W);
+    if (!is_wide(H, unit)) S::quads_of_gates(v);
+    return v[index];
   }
 
   // body(offset in a plane, distance of rows, offset by gate and unit, index, unit) for the vectors of the gates of the

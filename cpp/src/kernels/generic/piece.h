@@ -57,11 +57,10 @@ struct Piece {
     for (int g = 0; g < 4; ++g)
       if (!quads || g / quad_vectors < rows) S::store(p + g * W, v[g]);
   }
-  // the same of what all rows share
+  // the same of what all rows share, from an array [pieces][G][W] (layout.h)
   void gates_of_all(const Real* p, Vec (&v)[4]) const {
     LSTMX_UNROLL
-    for (int g = 0; g < 4; ++g) v[g] = S::load(p + (quads ? g % quad_vectors : g) * W);
-    if constexpr (quads) S::gates_of_quads(v);
+    for (int g = 0; g < 4; ++g) v[g] = S::load(p + g * W);
   }
   // four numbers of each row, that all units share
   void of_each_row(const Real* p, Vec (&v)[4]) const {

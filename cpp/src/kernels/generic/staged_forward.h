@@ -196,7 +196,7 @@ struct StagedCell : Layout<S> {
   using Real = typename S::Real;
   using Vec = typename S::Vec;
   using Context = typename ForwardFrame<S>::Context;
-  using L::W, L::G, L::R;
+  using L::W, L::G, L::PW, L::R;
 
   static const Real* unit_params(const RecurrentForward<Real>& a) {
     return a.packed + L::forward_panels(a.size.I, a.size.H, a.size.P);
@@ -221,8 +221,8 @@ struct StagedCell : Layout<S> {
   // bias + the sum of both normalized products times their gains
   template <bool quads>
   static void normalized_gates(const Context& k, Index row, const Piece<S, quads>& piece, Index at, Vec (&gate)[G]) {
-    const Index H = k.a.size.H, plane = G * L::padded(H);
-    const Real* params = unit_params(k.a) + L::unit_params_size(*k.cell, H) + G * piece.unit;
+    const Index H = k.a.size.H, plane = PW * L::pieces(H);
+    const Real* params = unit_params(k.a) + L::unit_params_size(*k.cell, H) + L::params_of(H, piece.unit);
     piece.gates_of_all(params, gate);
     LSTMX_UNROLL
     for (int side = 1; side >= 0; --side) {
@@ -240,7 +240,8 @@ struct StagedCell : Layout<S> {
   }
 
   // from and to the gates, which a tape keeps; `before` and `after`: rows of c
-  static void apply(const Context& k, Index t, Index row, Index count, Index before, Index after) {
+  static void apply(const Context& shared, Index t, Index row, Index count, Index before, Index after) {
+    const Context k = shared;  // what no store can change
     const RecurrentForward<Real>& a = k.a;
     const Index stride = L::vectors(a.size.H) * W, first = k.part.positions.begin;
     L::for_pieces_of_step(a.size.H, k.part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
@@ -272,7 +273,8 @@ struct StagedCell : Layout<S> {
   }
 
   // h, once what it sees of c is normalized
-  static void apply_output(const Context& k, Index t, Index row, Index count, Index before, Index) {
+  static void apply_output(const Context& shared, Index t, Index row, Index count, Index before, Index) {
+    const Context k = shared;
     const Index step = StagedForward<S>::moments_step(k, t);
     const RecurrentForward<Real>& a = k.a;
     const Index stride = L::vectors(a.size.H) * W, first = k.part.positions.begin;
@@ -288,7 +290,9 @@ struct StagedCell : Layout<S> {
       const auto in = inputs(k, t, piece, p, c_prev);
       const Vec out = piece.load(gates + 3 * piece.size());
       const Vec c = k.moments.normalized(piece, piece.of_rows(seen), step, row + r);
-      piece.to_rows(to, Cell::output(*a.staged.options, out, Cell::seen_of(c, in), in));
+      const Vec value = Cell::value_of(*a.staged.options, Cell::seen_of(c, in));
+      if (k.values) piece.store(k.values + piece.unit * k.gate_rows + (row + r) * units, value);
+      piece.to_rows(to, Cell::output(out, value, in));
     });
   }
 };
