@@ -158,16 +158,19 @@ struct Backward : BackwardFrame<S> {
             });
         continue;
       }
-      // all rows' sums first, for those of one group wait for each other
-      Real* along = k.along + side * G * k.a.size.B;
       N::for_row_groups(begin, count, [&](Index p, Index rows) {
-        N::gates_along(k.gates, n, H, all, row + p, rows, k.gains[side], k.moments.at(side, t, row + p), along + p * G,
-                       d_gains + p / R * F::gains_size(k.a.size));
-      });
-      N::for_row_groups(begin, count, [&](Index p, Index rows) {
-        N::gates_back(k.gates, n, H, all, row + p, rows, k.gains[side], k.moments.at(side, t, row + p), along + p * G);
+        N::gates_along(k.gates, n, H, all, row + p, rows, k.gains[side], k.moments.at(side, t, row + p),
+                       k.along + (side * k.a.size.B + p) * G, d_gains + p / R * F::gains_size(k.a.size));
       });
     }
+    if (k.a.size.by_batch) return;
+    // after the sums of all rows, for those of one group wait for each other
+    N::for_row_groups(begin, count, [&](Index p, Index rows) {
+      const auto side = [&](int i) -> typename N::Side {
+        return {sides[i], k.gains[i], k.moments.at(i, t, row + p), k.along + (i * k.a.size.B + p) * G};
+      };
+      N::gates_back(k.gates, {side(0), side(1)}, H, all, row + p, rows);
+    });
   }
 
   // dh of the projected h, kept for the gradient of the projection, and from it that of what was projected

@@ -154,25 +154,18 @@ struct CellBackward : Layout<S> {
     if constexpr (Cell::staged) {
       const auto in = place.inputs();
       Vec d_param[Cell::unit_params ? Cell::unit_params : 1];
-      int made = Cell::unit_params;
-      const auto whole_back = [&] {
+      bool halved = false;
+      if constexpr (Cell::normalizes) {
+        halved = a.size.normalized;
+        if (halved) Cell::cell_back(*a.staged.options, g, in, place.of_rows(k.d_seen), dc, d_param);
+      }
+      if (!halved) {
         Vec kept = S::set(0.0f), h = kept;
         Cell::backward(a.staged.options, g, in, place.dh(from), dc, kept, d_param, h);
         place.add_output(chunk, in.keeps_h, kept, h);
-      };
-      if constexpr (Cell::normalizes) {
-        made = 3;
-        if (a.size.normalized) {
-          Cell::cell_back(*a.staged.options, g, in, place.of_rows(k.d_seen), dc, d_param);
-        } else {
-          whole_back();
-        }
-      } else {
-        whole_back();
       }
       LSTMX_UNROLL
-      for (int e = 0; e < Cell::unit_params; ++e)
-        if (e < made) place.add_param(chunk, e, d_param[e]);
+      for (int e = 0; e < Cell::unit_params; ++e) place.add_param(chunk, e, d_param[e]);
     } else {
       Cell::backward(g, piece.of_rows(from.h), piece.load(place.c_prev), place.dh(from), dc);
     }

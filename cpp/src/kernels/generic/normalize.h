@@ -133,22 +133,28 @@ struct Normalize : Layout<S> {
     store_lanes<S>(along, S::mul(of_rows, S::mul(of_rows, mean_of(sums.total(), H))), rows * 4);
   }
 
-  // They become the gradients by themselves, but for their means over units.
-  static void gates_back(const Real* d, Real* products, Index H, Index all, Index row, Index rows, const Real* gain,
-                         const Real* scales, const Real* along) {
+  // Of both sides, they become the gradients by themselves, but for their means over units.
+  struct Side {
+    Real* products;
+    const Real *gain, *scales, *along;
+  };
+  static void gates_back(const Real* d, const Side (&sides)[2], Index H, Index all, Index row, Index rows) {
     for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at, Index params) {
-      Vec gains[G];
-      piece.gates_of_all(gain + params, gains);
       for (Index i = 0; i < (quads ? 1 : rows); ++i) {
-        Vec v[G], dv[G], by[G], less[G];
-        Real* to = products + at + i * PW;
-        piece.load_gates(to, v);
+        Vec dv[G];
         piece.load_gates(d + at + i * PW, dv);
-        piece.of_each_row(scales + i * 4, by);
-        piece.of_each_row(along + i * 4, less);
         LSTMX_UNROLL
-        for (int g = 0; g < G; ++g) v[g] = S::mul(by[g], S::fnma(v[g], less[g], S::mul(dv[g], gains[g])));
-        piece.store_gates(to, v);
+        for (const Side& side : sides) {
+          Vec v[G], by[G], less[G], gains[G];
+          Real* to = side.products + at + i * PW;
+          piece.load_gates(to, v);
+          piece.gates_of_all(side.gain + params, gains);
+          piece.of_each_row(side.scales + i * 4, by);
+          piece.of_each_row(side.along + i * 4, less);
+          LSTMX_UNROLL
+          for (int g = 0; g < G; ++g) v[g] = S::mul(by[g], S::fnma(v[g], less[g], S::mul(dv[g], gains[g])));
+          piece.store_gates(to, v);
+        }
       }
     });
   }
