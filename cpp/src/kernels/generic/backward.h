@@ -142,35 +142,51 @@ struct Backward : BackwardFrame<S> {
 
   // the gates' gradients become those of both products, and of the gains
   static void products_back(const Context& k, const Step& step, const Part& part, Index begin, Index count) {
+    if (k.a.size.by_batch) {
+      columns_back(k, step, part, begin, count);
+    } else {
+      rows_back(k, step, begin, count);
+    }
+  }
+
+  static void columns_back(const Context& k, const Step& step, const Part& part, Index begin, Index count) {
     using N = Normalize<S>;
     const Index H = k.a.size.H, all = k.a.size.rows, t = step.t, row = k.a.schedule.first[t];
     Real* sides[2] = {k.gates_x, k.gates_h};
     for (int side = 0; side < 2; ++side) {
       Real *n = sides[side], *d_gains = k.d_gains + side * (F::gains_size(k.a.size) / 2);
-      if (k.a.size.by_batch) {
-        const Real* scales = k.moments.at(side, t, row);
-        N::for_columns_of_gates(
-            H, part, all, row + begin, [&](Index at, Index distance, Index by_unit, int index, Index unit) {
-              Vec d_gain = S::load(d_gains + by_unit), d_bias = S::set(0);
-              N::columns_back(k.gates + at, N::row_of_params(k.gains[side], H, unit, index), n + at, n + at, distance,
-                              count, k.a.staged.running.steps > 0, S::load(scales + by_unit), d_gain, d_bias);
-              S::store(d_gains + by_unit, d_gain);
-            });
-        continue;
-      }
-      N::for_row_groups(begin, count, [&](Index p, Index rows) {
-        N::gates_along(k.gates, n, H, all, row + p, rows, k.gains[side], k.moments.at(side, t, row + p),
-                       k.along + (side * k.a.size.B + p) * G, d_gains + p / R * F::gains_size(k.a.size));
-      });
+      const Real* scales = k.moments.at(side, t, row);
+      N::for_columns_of_gates(
+          H, part, all, row + begin, [&](Index at, Index distance, Index by_unit, int index, Index unit) {
+            Vec d_gain = S::load(d_gains + by_unit), d_bias = S::set(0);
+            N::columns_back(k.gates + at, N::row_of_params(k.gains[side], H, unit, index), n + at, n + at, distance,
+                            count, k.a.staged.running.steps > 0, S::load(scales + by_unit), d_gain, d_bias);
+            S::store(d_gains + by_unit, d_gain);
+          });
     }
-    if (k.a.size.by_batch) return;
-    // after the sums of all rows, for those of one group wait for each other
+  }
+
+  static void rows_back(const Context& k, const Step& step, Index begin, Index count) {
+    using N = Normalize<S>;
+    const Index H = k.a.size.H, all = k.a.size.rows, t = step.t, row = k.a.schedule.first[t];
+    const auto side = [&](int i, Index p) -> typename N::Side {
+      return {i == 0 ? k.gates_x : k.gates_h, k.gains[i], k.moments.at(i, t, row + p),
+              k.along + (i * k.a.size.B + p) * G};
+    };
+    const auto finish = [&](Index p, Index rows) {
+      N::gates_back(k.gates, {side(0, p), side(1, p)}, H, all, row + p, rows);
+    };
+    // a group's sums are waited for while the next one's are made
+    Index before = 0, rows_before = 0;
     N::for_row_groups(begin, count, [&](Index p, Index rows) {
-      const auto side = [&](int i) -> typename N::Side {
-        return {sides[i], k.gains[i], k.moments.at(i, t, row + p), k.along + (i * k.a.size.B + p) * G};
-      };
-      N::gates_back(k.gates, {side(0), side(1)}, H, all, row + p, rows);
+      const Index half = F::gains_size(k.a.size) / 2;
+      for (int i = 0; i < 2; ++i)
+        N::gates_along(k.gates, side(i, p), H, all, row + p, rows, k.d_gains + (p / R * 2 + i) * half);
+      if (rows_before > 0) finish(before, rows_before);
+      before = p;
+      rows_before = rows;
     });
+    finish(before, rows_before);
   }
 
   // dh of the projected h, kept for the gradient of the projection, and from it that of what was projected

@@ -98,24 +98,29 @@ struct Normalize : Layout<S> {
     store_lanes<S>(scales, inverse_deviation(mean_of(squares.total(), H), eps), rows * 4);
   }
 
-  // Of the same rows, d being the gradients by their gates: how much of them goes back along themselves, by row and
-  // gate. scales: as deviations() gave them. d_gains, of these rows:
-  // [pieces][G][W].
-  static void gates_along(const Real* d, const Real* products, Index H, Index all, Index row, Index rows,
-                          const Real* gain, const Real* scales, Real* along, Real* d_gains) {
+  // A product of the gates.
+  struct Side {
+    Real* products;
+    const Real *gain, *scales;  // scales: as deviations() gave them
+    Real* along;                // by row and gate
+  };
+
+  // Of the same rows, d being the gradients by their gates: how much of them goes back along themselves. d_gains, of
+  // these rows: [pieces][G][W].
+  static void gates_along(const Real* d, const Side& side, Index H, Index all, Index row, Index rows, Real* d_gains) {
     Real scale[W];  // 0 of rows beyond, for d_gains
-    const Vec of_rows = load_lanes<S>(scales, rows * 4);
+    const Vec of_rows = load_lanes<S>(side.scales, rows * 4);
     S::store(scale, of_rows);
     RowSums<G> sums;
     for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at, Index params) {
       Vec gains[G], d_gain[G];
-      piece.gates_of_all(gain + params, gains);
+      piece.gates_of_all(side.gain + params, gains);
       LSTMX_UNROLL
       for (int g = 0; g < G; ++g) d_gain[g] = S::load(d_gains + params + g * W);
       LSTMX_UNROLL
       for (int i = 0; i < (quads ? 1 : R); ++i) {
         Vec v[G], dv[G], by[G];
-        piece.load_gates(products + at + offset_of(i, rows), v);
+        piece.load_gates(side.products + at + offset_of(i, rows), v);
         piece.load_gates(d + at + offset_of(i, rows), dv);
         piece.of_each_row(scale + i * 4, by);
         LSTMX_UNROLL
@@ -130,14 +135,10 @@ struct Normalize : Layout<S> {
       for (int g = 0; g < G; ++g) S::store(d_gains + params + g * W, d_gain[g]);
     });
     // that along the normalized scale * products is scale times the mean
-    store_lanes<S>(along, S::mul(of_rows, S::mul(of_rows, mean_of(sums.total(), H))), rows * 4);
+    store_lanes<S>(side.along, S::mul(of_rows, S::mul(of_rows, mean_of(sums.total(), H))), rows * 4);
   }
 
   // Of both sides, they become the gradients by themselves, but for their means over units.
-  struct Side {
-    Real* products;
-    const Real *gain, *scales, *along;
-  };
   static void gates_back(const Real* d, const Side (&sides)[2], Index H, Index all, Index row, Index rows) {
     for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at, Index params) {
       for (Index i = 0; i < (quads ? 1 : rows); ++i) {

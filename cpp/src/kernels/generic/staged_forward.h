@@ -31,12 +31,13 @@ struct StagedForward : ForwardFrame<S> {
     mask(k, team, t, count);
     const Index row = F::template gate_row<training>(k, t, begin) + first;
     if (a.size.normalized) {
-      multiply(k, {k.products[0], true, false, false}, row, count);
-      multiply(k, {k.products[1], false, true, false}, row, count);
-      if (a.size.by_batch) {
-        normalize_batch(k, t, row, count);
-      } else {
-        normalize_rows(k, row, count);
+      for (int side = 0; side < 2; ++side) {
+        multiply(k, {k.products[side], side == 0, side == 1, false}, row, count);
+        if (a.size.by_batch) {
+          normalize_batch(k, side, t, row, count);
+        } else {
+          normalize_rows(k, side, row, count);
+        }
       }
     } else {
       multiply(k, {k.gates, !k.hoisted, true, true}, row, count);
@@ -111,38 +112,34 @@ struct StagedForward : ForwardFrame<S> {
     });
   }
 
-  // what both products, whose mean is 0, are normalized with, over the units of each row
-  static void normalize_rows(const Context& k, Index row, Index count) {
+  // what a product, whose mean is 0, is normalized with, over the units of each row
+  static void normalize_rows(const Context& k, int side, Index row, Index count) {
     using N = Normalize<S>;
     const Real eps = static_cast<Real>(k.a.staged.options->eps);
-    for (int side = 0; side < 2; ++side) {
-      N::for_row_groups(row, count, [&](Index first, Index rows) {
-        N::deviations(k.products[side], k.a.size.H, k.gate_rows, first, rows, eps, k.moments.at(side, 0, first));
-      });
-    }
+    N::for_row_groups(row, count, [&](Index first, Index rows) {
+      N::deviations(k.products[side], k.a.size.H, k.gate_rows, first, rows, eps, k.moments.at(side, 0, first));
+    });
   }
 
-  // both products become normalized over the rows of step t
-  static void normalize_batch(const Context& k, Index t, Index row, Index count) {
+  // a product becomes normalized over the rows of step t
+  static void normalize_batch(const Context& k, int side, Index t, Index row, Index count) {
     using N = Normalize<S>;
     const StagedInputs<Real>& staged = k.a.staged;
     const Index H = k.a.size.H;
     const Real eps = static_cast<Real>(staged.options->eps);
-    for (int side = 0; side < 2; ++side) {
-      Real* scales = k.moments.at(side, moments_step(k, t), row);
-      N::for_columns_of_gates(
-          H, k.part, k.gate_rows, row, [&](Index at, Index distance, Index by_unit, int index, Index unit) {
-            Vec mean, variance;
-            const bool given = N::read_statistics(staged, side, t, H, unit, index, mean, variance);
-            Real* first = k.products[side] + at;
-            const Vec scale = N::columns(first, distance, count, given, mean, variance, eps);
-            N::normalize_columns(first, distance, count, mean, scale);
-            S::store(scales + by_unit, scale);
-            if (staged.made.steps <= t) return;
-            N::write_gates(staged.made.mean[side] + t * G * H, mean, H, unit, index);
-            N::write_gates(staged.made.variance[side] + t * G * H, variance, H, unit, index);
-          });
-    }
+    Real* scales = k.moments.at(side, moments_step(k, t), row);
+    N::for_columns_of_gates(
+        H, k.part, k.gate_rows, row, [&](Index at, Index distance, Index by_unit, int index, Index unit) {
+          Vec mean, variance;
+          const bool given = N::read_statistics(staged, side, t, H, unit, index, mean, variance);
+          Real* first = k.products[side] + at;
+          const Vec scale = N::columns(first, distance, count, given, mean, variance, eps);
+          N::normalize_columns(first, distance, count, mean, scale);
+          S::store(scales + by_unit, scale);
+          if (staged.made.steps <= t) return;
+          N::write_gates(staged.made.mean[side] + t * G * H, mean, H, unit, index);
+          N::write_gates(staged.made.variance[side] + t * G * H, variance, H, unit, index);
+        });
   }
 
   // only a tape keeps them for all steps
