@@ -24,7 +24,7 @@ struct Backward : BackwardFrame<S> {
     L::set_zero(k.zeros, k.stride);
     if (cell.unit_params > 0) L::set_zero(k.d_units, cell.unit_params * k.stride);
     if (n.normalized) {
-      L::set_zero(k.d_gains, F::gain_groups(n) * F::gains_size(n));
+      L::set_zero(k.d_gains, F::gain_groups(n) * 3 * F::gain_size(n));
       L::set_zero(k.d_seen_params, F::gain_groups(n) * 2 * k.stride);
     }
     parallel(L::team_size_of(n, a.threads, groups.count, 2.0), [&](const Team& team) {
@@ -154,14 +154,16 @@ struct Backward : BackwardFrame<S> {
     const Index H = k.a.size.H, all = k.a.size.rows, t = step.t, row = k.a.schedule.first[t];
     Real* sides[2] = {k.gates_x, k.gates_h};
     for (int side = 0; side < 2; ++side) {
-      Real *n = sides[side], *d_gains = k.d_gains + side * (F::gains_size(k.a.size) / 2);
+      const Index size = F::gain_size(k.a.size);
+      Real *n = sides[side], *d_gains = k.d_gains + side * size, *d_biases = k.d_gains + 2 * size;
       const Real* scales = k.moments.at(side, t, row);
       N::for_columns_of_gates(
           H, part, all, row + begin, [&](Index at, Index distance, Index by_unit, int index, Index unit) {
-            Vec d_gain = S::load(d_gains + by_unit), d_bias = S::set(0);
+            Vec d_gain = S::load(d_gains + by_unit), d_bias = S::load(d_biases + by_unit);
             N::columns_back(k.gates + at, N::row_of_params(k.gains[side], H, unit, index), n + at, n + at, distance,
                             count, k.a.staged.running.steps > 0, S::load(scales + by_unit), d_gain, d_bias);
             S::store(d_gains + by_unit, d_gain);
+            if (side == 0) S::store(d_biases + by_unit, d_bias);
           });
     }
   }
@@ -179,9 +181,10 @@ struct Backward : BackwardFrame<S> {
     // a group's sums are waited for while the next one's are made
     Index before = 0, rows_before = 0;
     N::for_row_groups(begin, count, [&](Index p, Index rows) {
-      const Index half = F::gains_size(k.a.size) / 2;
+      const Index size = F::gain_size(k.a.size);
+      Real* sums = k.d_gains + p / R * 3 * size;
       for (int i = 0; i < 2; ++i)
-        N::gates_along(k.gates, side(i, p), H, all, row + p, rows, k.d_gains + (p / R * 2 + i) * half);
+        N::gates_along(k.gates, side(i, p), H, all, row + p, rows, sums + i * size, i == 0 ? sums + 2 * size : nullptr);
       if (rows_before > 0) finish(before, rows_before);
       before = p;
       rows_before = rows;

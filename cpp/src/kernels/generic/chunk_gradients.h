@@ -28,10 +28,10 @@ struct BackwardFrame : Layout<S> {
   // of the gradients of what the cell has for each unit, by row of a chunk, in the layout of the tape's cells
   static Index plane_size(const RecurrentSizes& n) { return L::padded(n.H) * chunk_rows(n); }
 
-  // The gradients of both gains [2], of layer normalization by group of R positions: for each piece G vectors. Of batch
-  // normalization they are as gates.
+  // The gradients of both gains and of the bias, with layer normalization by group of R positions [groups][3][pieces][G]
+  // [W]. With batch normalization they are as gates are, which is no larger.
   static Index gain_groups(const RecurrentSizes& n) { return n.by_batch ? 1 : L::row_groups(n); }
-  static Index gains_size(const RecurrentSizes& n) { return 2 * PW * L::pieces(n.H); }
+  static Index gain_size(const RecurrentSizes& n) { return PW * L::pieces(n.H); }
 
   static Index work_size(const CellTraits<S>& cell, const RecurrentSizes& n) {
     const Index stride = L::vectors(n.H > n.P ? n.H : n.P) * W;
@@ -39,7 +39,7 @@ struct BackwardFrame : Layout<S> {
                  (packs_features(n) ? row_block * (n.I + n.P) : 0);
     if (cell.staged) size += stride * n.B + cell.unit_params * (stride + plane_size(n));
     if (n.P != n.H) size += stride * n.B + 2 * (chunk_rows(n) * stride);
-    if (n.normalized) size += 2 * (stride + G) * n.B + gain_groups(n) * (gains_size(n) + 2 * stride) + G * (n.I + n.P);
+    if (n.normalized) size += 2 * (stride + G) * n.B + gain_groups(n) * (3 * gain_size(n) + 2 * stride) + G * (n.I + n.P);
     return size;
   }
 
@@ -165,7 +165,7 @@ struct BackwardFrame : Layout<S> {
       k.seen = take(k.stride * n.B);
       k.d_seen = take(k.stride * n.B);
       k.along = take(2 * G * n.B);
-      k.d_gains = take(gain_groups(n) * gains_size(n));
+      k.d_gains = take(gain_groups(n) * 3 * gain_size(n));
       k.d_seen_params = take(gain_groups(n) * 2 * k.stride);
       k.d_means = take(G * (n.I + n.P));
     }
@@ -329,6 +329,7 @@ struct BackwardFrame : Layout<S> {
         team.barrier();
       }
       for_panel_tiles(k, team, [&](const Block& block, Index first, Index m) {
+        if (first == I + P && k.a.size.normalized) return;  // they come with the gains'
         Real* panel = panel_of(k, block, first);
         const Real* const* features = first < I ? rows.x + r : rows.h + r;
         const Index feature = first < I ? first : first - I;
@@ -402,17 +403,23 @@ struct BackwardFrame : Layout<S> {
 
   static void add_gains(const Context& k) {
     const RecurrentSizes& n = k.a.size;
-    Real* to[2] = {k.a.gradients.gain_ih, k.a.gradients.gain_hh};
+    Real* to[3] = {k.a.gradients.gain_ih, k.a.gradients.gain_hh, k.a.gradients.bias_ih};
     L::for_gates(n.H, [&](const Block& block, Index lane, Index width, int gate, Index unit, Index lanes) {
-      // of quads by group the vectors are W / 4 rows'
-      const bool apart = block.quads > 0 && !n.by_batch;
-      const Index copies = apart ? R : 1;
-      const Index from = apart ? L::params_of(n.H, unit) + gate * W : G * block.unit + lane;
-      for (int side = 0; side < 2; ++side) {
-        for (Index group = 0; group < gain_groups(n); ++group) {
-          const Real* sums = k.d_gains + (2 * group + side) * (gains_size(n) / 2) + from;
-          for (Index i = 0; i < copies * width; ++i)
-            if (i % width < lanes) to[side][gate * n.H + unit + i % width] += sums[i];
+      // by group, those of a quad are vectors of R rows
+      const Index size = n.by_batch ? width : W;
+      const Index from = n.by_batch ? G * block.unit + lane : L::params_of(n.H, unit) + gate * W;
+      for (int i = 0; i < 3; ++i) {
+        Vec sum = S::set(0);
+        for (Index group = 0; group < gain_groups(n); ++group)
+          sum = S::add(sum, load_lanes<S>(k.d_gains + (3 * group + i) * gain_size(n) + from, size));
+        Real by_lane[W];
+        S::store(by_lane, sum);
+        for (Index l = 0; l < lanes; ++l) {
+          Real total = by_lane[l];
+          for (Index other = l + width; other < size; other += width) total += by_lane[other];
+          const Index at = gate * n.H + unit + l;
+          if (to[i]) to[i][at] += total;
+          if (i == 2 && k.a.gradients.bias_hh) k.a.gradients.bias_hh[at] += total;
         }
       }
     });

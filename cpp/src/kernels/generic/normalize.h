@@ -105,18 +105,18 @@ struct Normalize : Layout<S> {
     Real* along;                // by row and gate
   };
 
-  // Of the same rows, d being the gradients by their gates: how much of them goes back along themselves. d_gains, of
-  // these rows: [pieces][G][W].
-  static void gates_along(const Real* d, const Side& side, Index H, Index all, Index row, Index rows, Real* d_gains) {
-    Real scale[W];  // 0 of rows beyond, for d_gains
+  // Of the same rows, d being the gradients by their gates: how much of them goes back along themselves. Adds what the
+  // rows give to the gradients of the gain and, unless that is null, of the bias: [pieces][G][W].
+  static void gates_along(const Real* d, const Side& side, Index H, Index all, Index row, Index rows, Real* d_gain,
+                          Real* d_bias) {
+    Real scale[W];  // 0 of rows beyond, that they give nothing
     const Vec of_rows = load_lanes<S>(side.scales, rows * 4);
     S::store(scale, of_rows);
     RowSums<G> sums;
     for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at, Index params) {
-      Vec gains[G], d_gain[G];
-      piece.gates_of_all(side.gain + params, gains);
-      LSTMX_UNROLL
-      for (int g = 0; g < G; ++g) d_gain[g] = S::load(d_gains + params + g * W);
+      Vec gain[G], more[G];
+      piece.gates_of_all(side.gain + params, gain);
+      piece.gates_of_all(d_gain + params, more);
       LSTMX_UNROLL
       for (int i = 0; i < (quads ? 1 : R); ++i) {
         Vec v[G], dv[G], by[G];
@@ -127,12 +127,20 @@ struct Normalize : Layout<S> {
         for (int g = 0; g < G; ++g) {
           const Vec both = S::mul(v[g], dv[g]);
           Vec& sum = sums.template of<quads>(i)[g];
-          sum = S::fma(both, gains[g], sum);
-          d_gain[g] = S::fma(both, by[g], d_gain[g]);
+          sum = S::fma(both, gain[g], sum);
+          more[g] = S::fma(both, by[g], more[g]);
         }
       }
-      LSTMX_UNROLL
-      for (int g = 0; g < G; ++g) S::store(d_gains + params + g * W, d_gain[g]);
+      store_params(d_gain + params, more);
+      if (d_bias == nullptr) return;
+      piece.gates_of_all(d_bias + params, more);
+      for (Index i = 0; i < (quads ? 1 : rows); ++i) {
+        Vec dv[G];
+        piece.load_gates(d + at + i * PW, dv);
+        LSTMX_UNROLL
+        for (int g = 0; g < G; ++g) more[g] = S::add(more[g], dv[g]);
+      }
+      store_params(d_bias + params, more);
     });
     // that along the normalized scale * products is scale times the mean
     store_lanes<S>(side.along, S::mul(of_rows, S::mul(of_rows, mean_of(sums.total(), H))), rows * 4);
@@ -141,19 +149,21 @@ struct Normalize : Layout<S> {
   // Of both sides, they become the gradients by themselves, but for their means over units.
   static void gates_back(const Real* d, const Side (&sides)[2], Index H, Index all, Index row, Index rows) {
     for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at, Index params) {
+      Vec gain[2][G];
+      LSTMX_UNROLL
+      for (int s = 0; s < 2; ++s) piece.gates_of_all(sides[s].gain + params, gain[s]);
       for (Index i = 0; i < (quads ? 1 : rows); ++i) {
         Vec dv[G];
         piece.load_gates(d + at + i * PW, dv);
         LSTMX_UNROLL
-        for (const Side& side : sides) {
-          Vec v[G], by[G], less[G], gains[G];
-          Real* to = side.products + at + i * PW;
+        for (int s = 0; s < 2; ++s) {
+          Vec v[G], by[G], less[G];
+          Real* to = sides[s].products + at + i * PW;
           piece.load_gates(to, v);
-          piece.gates_of_all(side.gain + params, gains);
-          piece.of_each_row(side.scales + i * 4, by);
-          piece.of_each_row(side.along + i * 4, less);
+          piece.of_each_row(sides[s].scales + i * 4, by);
+          piece.of_each_row(sides[s].along + i * 4, less);
           LSTMX_UNROLL
-          for (int g = 0; g < G; ++g) v[g] = S::mul(by[g], S::fnma(v[g], less[g], S::mul(dv[g], gains[g])));
+          for (int g = 0; g < G; ++g) v[g] = S::mul(by[g], S::fnma(v[g], less[g], S::mul(dv[g], gain[s][g])));
           piece.store_gates(to, v);
         }
       }
@@ -329,6 +339,11 @@ struct Normalize : Layout<S> {
   LSTMX_INLINE Vec mean_of(Vec sum, Index n) { return S::mul(sum, S::set(Real(1) / static_cast<Real>(n))); }
   LSTMX_INLINE Vec inverse_deviation(Vec variance, Real eps) {
     return S::div(S::set(1), S::sqrt(S::add(variance, S::set(eps))));
+  }
+
+  LSTMX_INLINE void store_params(Real* to, const Vec (&v)[G]) {
+    LSTMX_UNROLL
+    for (int g = 0; g < G; ++g) S::store(to + g * W, v[g]);
   }
 
   // body(i, offset, valid units) for the vectors of R dense rows, the last standing for those beyond `rows`
