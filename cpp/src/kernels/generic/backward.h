@@ -171,20 +171,19 @@ struct Backward : BackwardFrame<S> {
   static void rows_back(const Context& k, const Step& step, Index begin, Index count) {
     using N = Normalize<S>;
     const Index H = k.a.size.H, all = k.a.size.rows, t = step.t, row = k.a.schedule.first[t];
+    const Index size = F::gain_size(k.a.size);
     const auto side = [&](int i, Index p) -> typename N::Side {
       return {i == 0 ? k.gates_x : k.gates_h, k.gains[i], k.moments.at(i, t, row + p),
               k.along + (i * k.a.size.B + p) * G};
     };
     const auto finish = [&](Index p, Index rows) {
-      N::gates_back(k.gates, {side(0, p), side(1, p)}, H, all, row + p, rows);
+      N::gates_back(k.gates, {side(0, p), side(1, p)}, H, all, row + p, rows, k.d_gains + (p / R * 3 + 2) * size);
     };
     // a group's sums are waited for while the next one's are made
     Index before = 0, rows_before = 0;
     N::for_row_groups(begin, count, [&](Index p, Index rows) {
-      const Index size = F::gain_size(k.a.size);
-      Real* sums = k.d_gains + p / R * 3 * size;
       for (int i = 0; i < 2; ++i)
-        N::gates_along(k.gates, side(i, p), H, all, row + p, rows, sums + i * size, i == 0 ? sums + 2 * size : nullptr);
+        N::gates_along(k.gates, side(i, p), H, all, row + p, rows, k.d_gains + (p / R * 3 + i) * size);
       if (rows_before > 0) finish(before, rows_before);
       before = p;
       rows_before = rows;

@@ -49,13 +49,10 @@ struct Normalize : Layout<S> {
           lanes[n] = lanes[N - 1];
           continue;
         }
-        Vec v[4];
+        Vec rows[R];
         LSTMX_UNROLL
-        for (int i = 0; i < 4; ++i) v[i] = i % L::quad_vectors == 0 ? wide[i / L::quad_vectors][n] : S::set(0);
-        S::gates_of_quads(v);
-        lanes[n] = quads[n];
-        LSTMX_UNROLL
-        for (int k = 0; k < R; ++k) lanes[n] = S::add(lanes[n], v[k]);
+        for (int r = 0; r < R; ++r) rows[r] = wide[r][n];
+        lanes[n] = S::add(quads[n], S::fours_of_rows(rows));
       }
       return S::sums_of_fours(lanes);
     }
@@ -106,9 +103,8 @@ struct Normalize : Layout<S> {
   };
 
   // Of the same rows, d being the gradients by their gates: how much of them goes back along themselves. Adds what the
-  // rows give to the gradients of the gain and, unless that is null, of the bias: [pieces][G][W].
-  static void gates_along(const Real* d, const Side& side, Index H, Index all, Index row, Index rows, Real* d_gain,
-                          Real* d_bias) {
+  // rows give to the gradient of the gain [pieces][G][W].
+  static void gates_along(const Real* d, const Side& side, Index H, Index all, Index row, Index rows, Real* d_gain) {
     Real scale[W];  // 0 of rows beyond, that they give nothing
     const Vec of_rows = load_lanes<S>(side.scales, rows * 4);
     S::store(scale, of_rows);
@@ -132,29 +128,25 @@ struct Normalize : Layout<S> {
         }
       }
       store_params(d_gain + params, more);
-      if (d_bias == nullptr) return;
-      piece.gates_of_all(d_bias + params, more);
-      for (Index i = 0; i < (quads ? 1 : rows); ++i) {
-        Vec dv[G];
-        piece.load_gates(d + at + i * PW, dv);
-        LSTMX_UNROLL
-        for (int g = 0; g < G; ++g) more[g] = S::add(more[g], dv[g]);
-      }
-      store_params(d_bias + params, more);
     });
     // that along the normalized scale * products is scale times the mean
     store_lanes<S>(side.along, S::mul(of_rows, S::mul(of_rows, mean_of(sums.total(), H))), rows * 4);
   }
 
-  // Of both sides, they become the gradients by themselves, but for their means over units.
-  static void gates_back(const Real* d, const Side (&sides)[2], Index H, Index all, Index row, Index rows) {
+  // Of both sides, they become the gradients by themselves, but for their means over units. Adds to that of the bias,
+  // likewise.
+  static void gates_back(const Real* d, const Side (&sides)[2], Index H, Index all, Index row, Index rows,
+                         Real* d_bias) {
     for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at, Index params) {
-      Vec gain[2][G];
+      Vec gain[2][G], sum[G];
       LSTMX_UNROLL
       for (int s = 0; s < 2; ++s) piece.gates_of_all(sides[s].gain + params, gain[s]);
+      piece.gates_of_all(d_bias + params, sum);
       for (Index i = 0; i < (quads ? 1 : rows); ++i) {
         Vec dv[G];
         piece.load_gates(d + at + i * PW, dv);
+        LSTMX_UNROLL
+        for (int g = 0; g < G; ++g) sum[g] = S::add(sum[g], dv[g]);
         LSTMX_UNROLL
         for (int s = 0; s < 2; ++s) {
           Vec v[G], by[G], less[G];
@@ -167,6 +159,7 @@ struct Normalize : Layout<S> {
           piece.store_gates(to, v);
         }
       }
+      store_params(d_bias + params, sum);
     });
   }
 

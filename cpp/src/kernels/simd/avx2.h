@@ -48,6 +48,10 @@ struct Avx2 {
     v[2] = _mm256_permute2f128_ps(i, f, 0x31);
     v[3] = _mm256_permute2f128_ps(g, o, 0x31);
   }
+  // lane 4r + j: the sum of lanes j, j + 4, ... of v[r]
+  LSTMX_INLINE Vec fours_of_rows(const Vec (&v)[2]) {
+    return add(_mm256_permute2f128_ps(v[0], v[1], 0x20), _mm256_permute2f128_ps(v[0], v[1], 0x31));
+  }
   // lane 4k + j: the sum of lanes 4k to 4k + 3 of v[j]
   LSTMX_INLINE Vec sums_of_fours(const Vec (&v)[4]) {
     const Vec a = add(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));

@@ -33,6 +33,8 @@ struct Avx2Double {
   // A quad [i f g o] of four units is its gates already.
   LSTMX_INLINE void gates_of_quads(Vec (&)[4]) {}
   LSTMX_INLINE void quads_of_gates(Vec (&)[4]) {}
+  // lane 4r + j: the sum of lanes j, j + 4, ... of v[r]
+  LSTMX_INLINE Vec fours_of_rows(const Vec (&v)[1]) { return v[0]; }
   // lane 4k + j: the sum of lanes 4k to 4k + 3 of v[j]
   LSTMX_INLINE Vec sums_of_fours(const Vec (&v)[4]) {
     const Vec a = add(_mm256_unpacklo_pd(v[0], v[1]), _mm256_unpackhi_pd(v[0], v[1]));

@@ -45,6 +45,10 @@ struct Avx512Double {
     v[2] = _mm512_shuffle_f64x2(i, f, 0xee);
     v[3] = _mm512_shuffle_f64x2(g, o, 0xee);
   }
+  // lane 4r + j: the sum of lanes j, j + 4, ... of v[r]
+  LSTMX_INLINE Vec fours_of_rows(const Vec (&v)[2]) {
+    return add(_mm512_shuffle_f64x2(v[0], v[1], 0x44), _mm512_shuffle_f64x2(v[0], v[1], 0xee));
+  }
   // lane 4k + j: the sum of lanes 4k to 4k + 3 of v[j]
   LSTMX_INLINE Vec sums_of_fours(const Vec (&v)[4]) {
     const Vec a = add(_mm512_unpacklo_pd(v[0], v[1]), _mm512_unpackhi_pd(v[0], v[1]));

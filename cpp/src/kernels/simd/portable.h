@@ -126,6 +126,8 @@ struct Portable : PortableVector<Real_> {
       v[i] = load(column);
     }
   }
+  // lane 4r + j: the sum of lanes j, j + 4, ... of v[r]
+  LSTMX_INLINE Vec fours_of_rows(const Vec (&v)[1]) { return v[0]; }
   // lane 4k + j: the sum of lanes 4k to 4k + 3 of v[j]
   LSTMX_INLINE Vec sums_of_fours(const Vec (&v)[4]) {
     Vec by_lane[4] = {v[0], v[1], v[2], v[3]};
