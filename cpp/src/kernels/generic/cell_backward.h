@@ -34,7 +34,7 @@ struct CellBackward : Layout<S> {
     const Piece<S, quads>& piece;
     Index p;  // its first position
     Real *gates, *dcs;
-    const Real *c_prev, *c_after, *values;
+    const Real *c_prev, *values;
     static constexpr Index units = quads ? 4 : W;
 
     Place(const Step& at, const Piece<S, quads>& of, Index first) : step(at), piece(of), p(first) {
@@ -45,7 +45,6 @@ struct CellBackward : Layout<S> {
       gates = k.gates + G * piece.unit * rows + (s.first[t] + p) * G * units;
       c_prev = k.cells + piece.unit * (B + rows) + (before + p) * units;
       dcs = k.dc + piece.unit * B + p * units;
-      c_after = k.cells + piece.unit * (B + rows) + (B + s.first[t] + p) * units;
       values = k.values + piece.unit * rows + (s.first[t] + p) * units;
     }
 
@@ -128,7 +127,7 @@ struct CellBackward : Layout<S> {
       Vec g[G], kept = S::set(0.0f), h;
       place.read_gates(g);
       const auto in = place.inputs();
-      const Vec c = in.keeps_c ? Cell::cell_of(options, g, in) : place.piece.load(place.c_after);
+      const Vec c = Cell::cell_of(options, g, in);
       const Vec normalized = k.moments.normalized(place.piece, c, step.t, k.a.schedule.first[step.t] + place.p);
       const Vec value = place.piece.load(place.values);
       const Vec d_seen = Cell::output_back(options, g[3], value, in, place.dh(from), kept, h);

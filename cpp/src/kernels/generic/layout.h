@@ -4,13 +4,16 @@
 // quads of four, whose gates are 16 numbers [i i i i f f f f g g g g o o o o], so that few lanes are wasted. A narrow
 // block is what a tile takes of them: up to four quads where a vector holds a quad's gates, one where it does not.
 //   packed forward   for each block [1 + I + P][gates of the block]: the bias, a row for each x, a row for each h; then
-//                    what the cell has for each unit [unit_params][H in whole vectors]; then the projection for m V'
+//                    what the cell has for each unit [unit_params][H in whole vectors]; where it normalizes, for each
+//                    gate [3][pieces][G][W]; then the projection for m V'; then means over units
 //   packed backward  U, then W: for each group of columns the gate rows in the order block or quad, gate, lane; then as
 //                    forward, the projection for dh V
 //   tape             gates: for each wide block [rows][PW], for each quad [rows][QW]
 //                    cells: for each wide block [B + rows][W], for each quad [B + rows][4]: c_0 by position, then c
 //                    after each row's step
 //                    where h is masked: what entered weight_hh [rows][P]
+//                    where there is normalization: both products, as gates, what they and c are normalized with, and
+//                    the values of h's function, as cells: 9 H and some 16 numbers a row more
 // The gates' layout serves three times: a store of the forward tile, rows contiguous over k for dH = dG U and dX = dG
 // W, and a packed operand for dW = dG^T x, dU = dG^T h. Lanes beyond H hold rubbish that nothing reads back.
 // Before backward has made them gradients, the gates of the same quad in up to R rows of a step, counted from a

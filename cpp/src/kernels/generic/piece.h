@@ -96,6 +96,16 @@ struct CellInputs {
   Vec keep_c;                                                 // how much of c stays
 };
 
+// no loop, for the compiler to keep what it reads in registers
+template <int e, class Cell, class S, bool quads>
+LSTMX_INLINE void read_params(CellInputs<S, Cell>& in, const Piece<S, quads>& piece, const RealOf<S>* unit_params,
+                              Index stride, const Range& read) {
+  if constexpr (e < Cell::unit_params) {
+    if (e >= read.begin && e < read.end) in.unit_param[e] = piece.of_units(unit_params + e * stride);
+    read_params<e + 1, Cell>(in, piece, unit_params, stride, read);
+  }
+}
+
 // `c`: of the piece, before the step; view_row(view, i) and h_row(i): where the piece's i-th row of a view [T,B,*] and
 // of h before the step are; a row more than there are reads zeros.
 template <class Cell, class S, bool quads, class ViewRow, class HRow>
@@ -110,10 +120,7 @@ LSTMX_INLINE CellInputs<S, Cell> read_inputs(const Piece<S, quads>& piece, const
   };
   CellInputs<S, Cell> in;
   in.c = piece.load(c);
-  const Range read = Cell::params_read(staged);
-  LSTMX_UNROLL
-  for (int e = 0; e < Cell::unit_params; ++e)
-    if (e >= read.begin && e < read.end) in.unit_param[e] = piece.of_units(unit_params + e * stride);
+  read_params<0, Cell>(in, piece, unit_params, stride, Cell::params_read(staged));
   in.keeps_h = staged.keep_h.data != nullptr && !projects;  // of a projection it acts on what is projected
   in.keeps_c = staged.keep_c.data != nullptr;
   if (in.keeps_h) {
