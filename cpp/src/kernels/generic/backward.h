@@ -158,9 +158,9 @@ struct Backward : BackwardFrame<S> {
       Real *n = sides[side], *d_gains = k.d_gains + side * size, *d_biases = k.d_gains + 2 * size;
       const Real* scales = k.moments.at(side, t, row);
       N::for_columns_of_gates(
-          H, part, all, row + begin, [&](Index at, Index distance, Index by_unit, int index, Index unit) {
+          H, part, all, row + begin, [&](Index at, Index distance, Index by_unit, int, Index) {
             Vec d_gain = S::load(d_gains + by_unit), d_bias = S::load(d_biases + by_unit);
-            N::columns_back(k.gates + at, N::row_of_params(k.gains[side], H, unit, index), n + at, n + at, distance,
+            N::columns_back(k.gates + at, S::load(k.gains[side] + by_unit), n + at, n + at, distance,
                             count, k.a.staged.running.steps > 0, S::load(scales + by_unit), d_gain, d_bias);
             S::store(d_gains + by_unit, d_gain);
             if (side == 0) S::store(d_biases + by_unit, d_bias);

@@ -34,7 +34,7 @@ struct CellBackward : Layout<S> {
     const Piece<S, quads>& piece;
     Index p;  // its first position
     Real *gates, *dcs;
-    const Real *c_prev, *values;
+    const Real *c_prev, *c_after, *values;
     static constexpr Index units = quads ? 4 : W;
 
     Place(const Step& at, const Piece<S, quads>& of, Index first) : step(at), piece(of), p(first) {
@@ -45,6 +45,7 @@ struct CellBackward : Layout<S> {
       gates = k.gates + G * piece.unit * rows + (s.first[t] + p) * G * units;
       c_prev = k.cells + piece.unit * (B + rows) + (before + p) * units;
       dcs = k.dc + piece.unit * B + p * units;
+      c_after = k.cells + piece.unit * (B + rows) + (B + s.first[t] + p) * units;
       values = k.values + piece.unit * rows + (s.first[t] + p) * units;
     }
 
@@ -67,6 +68,13 @@ struct CellBackward : Layout<S> {
     void read_gates(Vec (&g)[G]) const {
       LSTMX_UNROLL
       for (int j = 0; j < G; ++j) g[j] = piece.load(gates + j * piece.size());
+    }
+    // after the cell; zoneout and a reset leave another on the tape
+    Vec c(const CellInputs<S, Cell>& in) const {
+      if (!in.keeps_c && step.k.a.schedule.resets == nullptr) return piece.load(c_after);
+      Vec g[G];
+      read_gates(g);
+      return Cell::cell_of(*step.k.a.staged.options, g, in);
     }
     Vec dh(const Sources& from) const {
       if (step.k.a.size.P != step.k.a.size.H) return of_rows(step.k.d_outputs);
@@ -124,14 +132,15 @@ struct CellBackward : Layout<S> {
     for_places(step, part, begin, count, true, [&]<bool quads>(const Place<quads>& place, const Sources& from) {
       const Context& k = place.step.k;
       const VariantOptions& options = *k.a.staged.options;
-      Vec g[G], kept = S::set(0.0f), h;
-      place.read_gates(g);
+      Vec kept = S::set(0.0f), h;
       const auto in = place.inputs();
-      const Vec c = Cell::cell_of(options, g, in);
+      const Vec c = place.c(in);
       const Vec normalized = k.moments.normalized(place.piece, c, step.t, k.a.schedule.first[step.t] + place.p);
       const Vec value = place.piece.load(place.values);
-      const Vec d_seen = Cell::output_back(options, g[3], value, in, place.dh(from), kept, h);
-      place.piece.store(place.gates + 3 * place.piece.size(), g[3]);
+      Real* out = place.gates + 3 * place.piece.size();
+      Vec gate = place.piece.load(out);
+      const Vec d_seen = Cell::output_back(options, gate, value, in, place.dh(from), kept, h);
+      place.piece.store(out, gate);
       place.to_rows(k.seen + place.p * k.stride, normalized);
       place.to_rows(k.d_seen + place.p * k.stride, d_seen);
       place.add_output(chunk, in.keeps_h, kept, h);

@@ -28,10 +28,9 @@ struct BackwardFrame : Layout<S> {
   // of the gradients of what the cell has for each unit, by row of a chunk, in the layout of the tape's cells
   static Index plane_size(const RecurrentSizes& n) { return L::padded(n.H) * chunk_rows(n); }
 
-  // The gradients of both gains and of the bias, with layer normalization by group of R positions [groups][3][pieces][G]
-  // [W]. With batch normalization they are as gates are, which is no larger.
+  // The gradients of both gains and of the bias, as gates are, of layer normalization by group of R positions [groups][3]
   static Index gain_groups(const RecurrentSizes& n) { return n.by_batch ? 1 : L::row_groups(n); }
-  static Index gain_size(const RecurrentSizes& n) { return PW * L::pieces(n.H); }
+  static Index gain_size(const RecurrentSizes& n) { return G * L::padded(n.H); }
 
   static Index work_size(const CellTraits<S>& cell, const RecurrentSizes& n) {
     const Index stride = L::vectors(n.H > n.P ? n.H : n.P) * W;
@@ -404,23 +403,19 @@ struct BackwardFrame : Layout<S> {
   static void add_gains(const Context& k) {
     const RecurrentSizes& n = k.a.size;
     Real* to[3] = {k.a.gradients.gain_ih, k.a.gradients.gain_hh, k.a.gradients.bias_ih};
-    L::for_gates(n.H, [&](const Block& block, Index lane, Index width, int gate, Index unit, Index lanes) {
-      // by group, those of a quad are vectors of R rows
-      const Index size = n.by_batch ? width : W;
-      const Index from = n.by_batch ? G * block.unit + lane : L::params_of(n.H, unit) + gate * W;
+    L::for_gates(n.H, [&](const Block& block, Index lane, Index, int gate, Index unit, Index lanes) {
       for (int i = 0; i < 3; ++i) {
         Vec sum = S::set(0);
-        for (Index group = 0; group < gain_groups(n); ++group)
-          sum = S::add(sum, load_lanes<S>(k.d_gains + (3 * group + i) * gain_size(n) + from, size));
-        Real by_lane[W];
-        S::store(by_lane, sum);
-        for (Index l = 0; l < lanes; ++l) {
-          Real total = by_lane[l];
-          for (Index other = l + width; other < size; other += width) total += by_lane[other];
-          const Index at = gate * n.H + unit + l;
-          if (to[i]) to[i][at] += total;
-          if (i == 2 && k.a.gradients.bias_hh) k.a.gradients.bias_hh[at] += total;
+        for (Index group = 0; group < gain_groups(n); ++group) {
+          const Real* more = k.d_gains + (3 * group + i) * gain_size(n) + G * block.unit + lane;
+          sum = S::add(sum, load_lanes<S>(more, lanes));
         }
+        const Index at = gate * n.H + unit;
+        const auto add = [&](Real* total) {
+          if (total) store_lanes<S>(total + at, S::add(load_lanes<S>(total + at, lanes), sum), lanes);
+        };
+        add(to[i]);
+        if (i == 2) add(k.a.gradients.bias_hh);
       }
     });
   }

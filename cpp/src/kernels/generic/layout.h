@@ -7,7 +7,7 @@
 //                    what the cell has for each unit [unit_params][H in whole vectors]; where it normalizes, for each
 //                    gate [3][pieces][G][W]; then the projection for m V'; then means over units
 //   packed backward  U, then W: for each group of columns the gate rows in the order block or quad, gate, lane; then as
-//                    forward, the projection for dh V
+//                    forward, but that what is for each gate lies as gates do, the projection for dh V
 //   tape             gates: for each wide block [rows][PW], for each quad [rows][QW]
 //                    cells: for each wide block [B + rows][W], for each quad [B + rows][4]: c_0 by position, then c
 //                    after each row's step
@@ -259,7 +259,7 @@ struct Layout {
       pack_gate(w.weight_hh, means.hh, hh, P, H, unit, lanes, width, out + (1 + I) * row, row);
     });
     packed += forward_panels(I, H, P);
-    packed = pack_params(cell, w, H, packed);
+    packed = pack_params<true>(cell, w, H, packed);
     if (P != H) {
       for_column_groups<S>(P, [&](Index first, Index vectors, Index lanes) {
         const Index row = vectors * W, columns = row - W + lanes;
@@ -295,7 +295,7 @@ struct Layout {
     };
     pack(w.weight_hh, means.hh, P, cell.hh_gate);
     pack(w.weight_ih, means.ih, I, cell.ih_gate);
-    packed = pack_params(cell, w, H, packed);
+    packed = pack_params<false>(cell, w, H, packed);
     if (P != H) pack_columns<S>(w.weight_hr, H, P, H, packed, [](Index k) { return k; });
   }
 
@@ -310,14 +310,15 @@ struct Layout {
     }
   }
 
-  // what the cell has for each unit, then what it has for each gate of a unit; returns its end
+  // what the cell has for each unit, then what it has for each gate of a unit, by piece or as gates are; returns its end
+  template <bool by_piece>
   static Real* pack_params(const CellTraits<S>& cell, const RecurrentWeights<Real>& w, Index H, Real* packed) {
     packed = pack_unit_params(cell, w, H, packed);
     if (!cell.normalizes) return packed;
-    for_gates(H, [&](const Block&, Index, Index width, int gate, Index unit, Index lanes) {
-      Real* out = packed + params_of(H, unit) + gate * W;
+    for_gates(H, [&](const Block& block, Index lane, Index width, int gate, Index unit, Index lanes) {
+      Real* out = packed + (by_piece ? params_of(H, unit) + gate * W : G * block.unit + lane);
       const Index plane = PW * pieces(H);
-      for (Index l = 0; l < W; ++l, ++out) {
+      for (Index l = 0; l < (by_piece ? W : width); ++l, ++out) {
         const bool valid = l % width < lanes && w.gain_ih != nullptr;
         const Index at = gate * H + unit + l % width;
         out[0] = (valid && w.bias_ih ? w.bias_ih[at] : 0) + (valid && w.bias_hh ? w.bias_hh[at] : 0);

@@ -19,44 +19,82 @@ struct Normalize : Layout<S> {
 
   // ---- over units
 
-  // Sums over the units of R rows, N for each: of a row's wide blocks, and of all rows' quads, four lanes a row.
+  // Sums over the units of R rows, N for each; of gates, where N is four, those of quads apart, as they are in a plane.
   template <int N>
   struct RowSums {
-    Vec wide[R][N], quads[N];
+    Vec wide[R][N], quads[4];
 
     RowSums() {
       LSTMX_UNROLL
       for (int n = 0; n < N; ++n) {
         LSTMX_UNROLL
         for (int r = 0; r < R; ++r) wide[r][n] = S::set(0);
-        quads[n] = S::set(0);
       }
+      for (Vec& sum : quads) sum = S::set(0);
     }
     template <bool of_quads>
-    Vec (&of(int r))[N] {
-      if constexpr (of_quads) {
-        return quads;
-      } else {
-        return wide[r];
-      }
+    Vec& of(int r, int n) {
+      return of_quads ? quads[n] : wide[r][n];
     }
     // lane 4r + n: the n-th of row r; the last serves for those beyond N
     Vec total() const {
-      Vec lanes[4];
+      Vec lanes[4] = {quads[0], quads[1], quads[2], quads[3]};
+      S::gates_of_quads(lanes);
       LSTMX_UNROLL
       for (int n = 0; n < 4; ++n) {
-        if (n >= N) {
-          lanes[n] = lanes[N - 1];
-          continue;
-        }
         Vec rows[R];
         LSTMX_UNROLL
-        for (int r = 0; r < R; ++r) rows[r] = wide[r][n];
-        lanes[n] = S::add(quads[n], S::fours_of_rows(rows));
+        for (int r = 0; r < R; ++r) rows[r] = wide[r][n < N ? n : N - 1];
+        lanes[n] = N == G ? S::add(lanes[n], S::fours_of_rows(rows)) : S::fours_of_rows(rows);
       }
       return S::sums_of_fours(lanes);
     }
   };
+
+  // Four numbers of each of up to R rows, as four vectors that go with a row's wide block or with all rows' quad.
+  template <bool quads>
+  struct RowNumbers {
+    const Real* by_row;
+    Vec of_quads[4];
+
+    RowNumbers(const Real* p, Index rows) : by_row(p) {
+      if constexpr (quads) {
+        S::spread_fours(load_lanes<S>(p, rows * 4), of_quads);
+        S::quads_of_gates(of_quads);
+      }
+    }
+    Vec at(Index i, int j) const { return quads ? of_quads[j] : S::set(by_row[i * 4 + j]); }
+  };
+
+  // Gates of a plane, [G] of the wide block of a row, or of a quad in up to R rows: four vectors either way. Of these
+  // param(j) is the vector by unit, of an array as gates are, that goes with the j-th.
+  template <bool quads>
+  LSTMX_INLINE void load_gates(const Real* p, Index rows, Vec (&v)[4]) {
+    LSTMX_UNROLL
+    for (int j = 0; j < 4; ++j) v[j] = quads && j / L::quad_vectors >= rows ? S::set(0) : S::load(p + j * W);
+  }
+  template <bool quads>
+  LSTMX_INLINE void store_gates(Real* p, Index rows, const Vec (&v)[4]) {
+    LSTMX_UNROLL
+    for (int j = 0; j < 4; ++j)
+      if (!quads || j / L::quad_vectors < rows) S::store(p + j * W, v[j]);
+  }
+  template <bool quads>
+  static constexpr int param(int j) {
+    return quads ? j % L::quad_vectors : j;
+  }
+  template <bool quads>
+  static constexpr int params = quads ? L::quad_vectors : G;
+  template <bool quads>
+  LSTMX_INLINE void load_params(const Real* p, Vec (&v)[4]) {
+    LSTMX_UNROLL
+    for (int j = 0; j < params<quads>; ++j) v[j] = S::load(p + j * W);
+  }
+  template <bool quads>
+  LSTMX_INLINE void store_params(Real* p, const Vec (&v)[4]) {
+    LSTMX_UNROLL
+    for (int j = 0; j < params<quads>; ++j) S::store(p + j * W, v[j]);
+  }
 
   // body(first, rows) for `count` rows from `begin` on, in groups of up to R
   template <class Body>
@@ -64,15 +102,13 @@ struct Normalize : Layout<S> {
     for (Index r = 0; r < count; r += R) body(begin + r, count - r < R ? count - r : Index(R));
   }
 
-  // body(piece, offset in a plane of gates of `all` rows, in an array [pieces][G][W]) for the pieces of `rows` rows, up
-  // to R, from `row` on: quads of all, wide ones of the first
-  template <class Body>
-  LSTMX_INLINE void for_pieces_of_rows(Index H, Index all, Index row, Index rows, const Body& body) {
-    Index params = 0, unit = 0;
-    for (; unit + W <= H; unit += W, params += PW)
-      body(Piece<S, false>{unit, W, 1}, G * unit * all + row * PW, params);
-    for (; unit < H; unit += 4, params += PW)
-      body(Piece<S, true>{unit, H - unit < 4 ? H - unit : 4, rows}, G * unit * all + row * QW, params);
+  // body(offset in a plane of gates of `all` rows, in an array as gates are) for the wide blocks of the rows from `row`
+  // on, or for their quads
+  template <bool quads, class Body>
+  LSTMX_INLINE void for_pieces_of_rows(Index H, Index all, Index row, const Body& body) {
+    const Index full = H / W * W, end = quads ? H : full;
+    for (Index unit = quads ? full : 0; unit < end; unit += quads ? 4 : W)
+      body(G * unit * all + row * (quads ? QW : PW), G * unit);
   }
   // how far the i-th row's wide block is from the first's, the last row standing for those beyond
   LSTMX_INLINE Index offset_of(int i, Index rows) { return (i < rows ? i : rows - 1) * PW; }
@@ -80,22 +116,26 @@ struct Normalize : Layout<S> {
   // Of up to R rows of products with mean 0: 1 / the deviations, by row and gate.
   static void deviations(const Real* plane, Index H, Index all, Index row, Index rows, Real eps, Real* scales) {
     RowSums<G> squares;
-    for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at, Index) {
-      LSTMX_UNROLL
-      for (int i = 0; i < (quads ? 1 : R); ++i) {
-        Vec v[G];
-        piece.load_gates(plane + at + offset_of(i, rows), v);
+    const auto add = [&]<bool quads>() {
+      for_pieces_of_rows<quads>(H, all, row, [&](Index at, Index) {
         LSTMX_UNROLL
-        for (int g = 0; g < G; ++g) {
-          Vec& sum = squares.template of<quads>(i)[g];
-          sum = S::fma(v[g], v[g], sum);
+        for (int i = 0; i < (quads ? 1 : R); ++i) {
+          Vec v[4];
+          load_gates<quads>(plane + at + offset_of(i, rows), rows, v);
+          LSTMX_UNROLL
+          for (int j = 0; j < 4; ++j) {
+            Vec& sum = squares.template of<quads>(i, j);
+            sum = S::fma(v[j], v[j], sum);
+          }
         }
-      }
-    });
+      });
+    };
+    add.template operator()<false>();
+    add.template operator()<true>();
     store_lanes<S>(scales, inverse_deviation(mean_of(squares.total(), H), eps), rows * 4);
   }
 
-  // A product of the gates.
+  // A product of the gates; gain: as gates are.
   struct Side {
     Real* products;
     const Real *gain, *scales;  // scales: as deviations() gave them
@@ -103,32 +143,36 @@ struct Normalize : Layout<S> {
   };
 
   // Of the same rows, d being the gradients by their gates: how much of them goes back along themselves. Adds what the
-  // rows give to the gradient of the gain [pieces][G][W].
+  // rows give to the gradient of the gain.
   static void gates_along(const Real* d, const Side& side, Index H, Index all, Index row, Index rows, Real* d_gain) {
     Real scale[W];  // 0 of rows beyond, that they give nothing
     const Vec of_rows = load_lanes<S>(side.scales, rows * 4);
     S::store(scale, of_rows);
     RowSums<G> sums;
-    for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at, Index params) {
-      Vec gain[G], more[G];
-      piece.gates_of_all(side.gain + params, gain);
-      piece.gates_of_all(d_gain + params, more);
-      LSTMX_UNROLL
-      for (int i = 0; i < (quads ? 1 : R); ++i) {
-        Vec v[G], dv[G], by[G];
-        piece.load_gates(side.products + at + offset_of(i, rows), v);
-        piece.load_gates(d + at + offset_of(i, rows), dv);
-        piece.of_each_row(scale + i * 4, by);
+    const auto add = [&]<bool quads>() {
+      const RowNumbers<quads> by(scale, R);
+      for_pieces_of_rows<quads>(H, all, row, [&](Index at, Index by_unit) {
+        Vec gain[4], more[4];
+        load_params<quads>(side.gain + by_unit, gain);
+        load_params<quads>(d_gain + by_unit, more);
         LSTMX_UNROLL
-        for (int g = 0; g < G; ++g) {
-          const Vec both = S::mul(v[g], dv[g]);
-          Vec& sum = sums.template of<quads>(i)[g];
-          sum = S::fma(both, gain[g], sum);
-          more[g] = S::fma(both, by[g], more[g]);
+        for (int i = 0; i < (quads ? 1 : R); ++i) {
+          Vec v[4], dv[4];
+          load_gates<quads>(side.products + at + offset_of(i, rows), rows, v);
+          load_gates<quads>(d + at + offset_of(i, rows), rows, dv);
+          LSTMX_UNROLL
+          for (int j = 0; j < 4; ++j) {
+            const Vec both = S::mul(v[j], dv[j]);
+            Vec &sum = sums.template of<quads>(i, j), &total = more[param<quads>(j)];
+            sum = S::fma(both, gain[param<quads>(j)], sum);
+            total = S::fma(both, by.at(i, j), total);
+          }
         }
-      }
-      store_params(d_gain + params, more);
-    });
+        store_params<quads>(d_gain + by_unit, more);
+      });
+    };
+    add.template operator()<false>();
+    add.template operator()<true>();
     // that along the normalized scale * products is scale times the mean
     store_lanes<S>(side.along, S::mul(of_rows, S::mul(of_rows, mean_of(sums.total(), H))), rows * 4);
   }
@@ -137,30 +181,37 @@ struct Normalize : Layout<S> {
   // likewise.
   static void gates_back(const Real* d, const Side (&sides)[2], Index H, Index all, Index row, Index rows,
                          Real* d_bias) {
-    for_pieces_of_rows(H, all, row, rows, [&]<bool quads>(const Piece<S, quads>& piece, Index at, Index params) {
-      Vec gain[2][G], sum[G];
-      LSTMX_UNROLL
-      for (int s = 0; s < 2; ++s) piece.gates_of_all(sides[s].gain + params, gain[s]);
-      piece.gates_of_all(d_bias + params, sum);
-      for (Index i = 0; i < (quads ? 1 : rows); ++i) {
-        Vec dv[G];
-        piece.load_gates(d + at + i * PW, dv);
+    const auto go_back = [&]<bool quads>() {
+      const RowNumbers<quads> by[2] = {{sides[0].scales, rows}, {sides[1].scales, rows}};
+      const RowNumbers<quads> less[2] = {{sides[0].along, rows}, {sides[1].along, rows}};
+      for_pieces_of_rows<quads>(H, all, row, [&](Index at, Index by_unit) {
+        Vec gain[2][4], sum[4];
         LSTMX_UNROLL
-        for (int g = 0; g < G; ++g) sum[g] = S::add(sum[g], dv[g]);
-        LSTMX_UNROLL
-        for (int s = 0; s < 2; ++s) {
-          Vec v[G], by[G], less[G];
-          Real* to = sides[s].products + at + i * PW;
-          piece.load_gates(to, v);
-          piece.of_each_row(sides[s].scales + i * 4, by);
-          piece.of_each_row(sides[s].along + i * 4, less);
+        for (int s = 0; s < 2; ++s) load_params<quads>(sides[s].gain + by_unit, gain[s]);
+        load_params<quads>(d_bias + by_unit, sum);
+        for (Index i = 0; i < (quads ? 1 : rows); ++i) {
+          Vec dv[4];
+          load_gates<quads>(d + at + i * PW, rows, dv);
           LSTMX_UNROLL
-          for (int g = 0; g < G; ++g) v[g] = S::mul(by[g], S::fnma(v[g], less[g], S::mul(dv[g], gain[s][g])));
-          piece.store_gates(to, v);
+          for (int j = 0; j < 4; ++j) sum[param<quads>(j)] = S::add(sum[param<quads>(j)], dv[j]);
+          LSTMX_UNROLL
+          for (int s = 0; s < 2; ++s) {
+            Vec v[4];
+            Real* to = sides[s].products + at + i * PW;
+            load_gates<quads>(to, rows, v);
+            LSTMX_UNROLL
+            for (int j = 0; j < 4; ++j) {
+              const Vec rest = S::fnma(v[j], less[s].at(i, j), S::mul(dv[j], gain[s][param<quads>(j)]));
+              v[j] = S::mul(by[s].at(i, j), rest);
+            }
+            store_gates<quads>(to, rows, v);
+          }
         }
-      }
-      store_params(d_bias + params, sum);
-    });
+        store_params<quads>(d_bias + by_unit, sum);
+      });
+    };
+    go_back.template operator()<false>();
+    if (H % W > 0) go_back.template operator()<true>();
   }
 
   // Of up to R dense rows: their means and 1 / deviations, each four times.
@@ -170,12 +221,12 @@ struct Normalize : Layout<S> {
       sums.wide[i][0] = S::add(sums.wide[i][0], load_lanes<S>(first + at, lanes));
     });
     const Vec mean = mean_of(sums.total(), H);
-    Real of_row[W], ones[W];
+    Real of_row[W], valid[W];
     S::store(of_row, mean);
-    S::store(ones, S::set(1));
+    S::store(valid, S::set(1));
     for_units_of_rows(H, stride, rows, [&](int i, Index at, Index lanes) {
-      const Vec valid = load_lanes<S>(ones, lanes);  // the others stay 0
-      const Vec rest = S::fnma(valid, S::set(of_row[4 * i]), load_lanes<S>(first + at, lanes));
+      const Vec v = load_lanes<S>(first + at, lanes), less = S::set(of_row[4 * i]);
+      const Vec rest = lanes == W ? S::sub(v, less) : S::fnma(S::load_n(valid, lanes), less, v);  // lanes beyond stay 0
       squares.wide[i][0] = S::fma(rest, rest, squares.wide[i][0]);
     });
     store_lanes<S>(means, mean, rows * 4);
@@ -258,15 +309,6 @@ struct Normalize : Layout<S> {
     d_bias = S::add(d_bias, sum);
   }
 
-  // a vector of gates of a row, from an array [pieces][G][W]
-  static Vec row_of_params(const Real* params, Index H, Index unit, int index) {
-    Vec v[G];
-    LSTMX_UNROLL
-    for (int g = 0; g < G; ++g) v[g] = S::load(params + L::params_of(H, unit) + g * W);
-    if (!is_wide(H, unit)) S::quads_of_gates(v);
-    return v[index];
-  }
-
   // body(offset in a plane, distance of rows, offset by gate and unit, index, unit) for the vectors of the gates of the
   // part's units
   template <class Body>
@@ -332,11 +374,6 @@ struct Normalize : Layout<S> {
   LSTMX_INLINE Vec mean_of(Vec sum, Index n) { return S::mul(sum, S::set(Real(1) / static_cast<Real>(n))); }
   LSTMX_INLINE Vec inverse_deviation(Vec variance, Real eps) {
     return S::div(S::set(1), S::sqrt(S::add(variance, S::set(eps))));
-  }
-
-  LSTMX_INLINE void store_params(Real* to, const Vec (&v)[G]) {
-    LSTMX_UNROLL
-    for (int g = 0; g < G; ++g) S::store(to + g * W, v[g]);
   }
 
   // body(i, offset, valid units) for the vectors of R dense rows, the last standing for those beyond `rows`

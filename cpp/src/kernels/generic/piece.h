@@ -57,7 +57,7 @@ struct Piece {
     for (int g = 0; g < 4; ++g)
       if (!quads || g / quad_vectors < rows) S::store(p + g * W, v[g]);
   }
-  // the same of what all rows share, from an array [pieces][G][W] (layout.h)
+  // what all rows share, from an array [pieces][G][W] (layout.h)
   void gates_of_all(const Real* p, Vec (&v)[4]) const {
     LSTMX_UNROLL
     for (int g = 0; g < 4; ++g) v[g] = S::load(p + g * W);
