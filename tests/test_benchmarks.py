@@ -240,8 +240,7 @@ def test_the_shapes_script_refuses_wrong_input(arguments, message):
 @pytest.mark.parametrize("case", variants.SHAPES, ids=lambda case: f"{case.T},{case.B},{case.I},{case.H}")
 def test_no_variant_takes_much_longer_than_the_plain_cell(case):
     """Forward and backward; others' load may spoil an attempt, hardly three."""
-    # layer normalization is beyond its limit, as the page says
-    left = [v for v in variants.VARIANTS if v.normalization != "layer_norm"]
+    left = list(variants.VARIANTS)
     for _ in range(3):
         ratios = {row["variant"]: row["ratio"]["plain"] for row in variants.measure(case, 9, left)}
         left = [variant for variant in left if ratios[variant.name]["median"] > variant.limit]

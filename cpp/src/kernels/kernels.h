@@ -52,6 +52,7 @@ struct RecurrentWeights {
   const Real* gain_hh;    // [R*H], of those with h
   const Real* gain_c;     // [H], of the normalized c
   const Real* bias_c;     // [H]
+  bool layer_norm = false;  // the products are normalized over units: packed, each gate's rows have mean 0
 };
 
 // Each is accumulated; null where the parameter is.

@@ -129,10 +129,11 @@ Products RecurrentPlan<Real>::products(Index B) const {
 
 template <class Real>
 std::unique_ptr<RecurrentTape<Real>> RecurrentPlan<Real>::forward(std::int64_t version,
-                                                                  const RecurrentWeights<Real>& weights,
+                                                                  RecurrentWeights<Real> weights,
                                                                   const RecurrentCall<Real>& call, bool training) {
   const TargetKernels& target = active_target();
   const CellKernels<Real>& kernels = kernels_of<Real>(target, cell_);
+  weights.layer_norm = options_.layer_norm;
   Rows rows(call.T, call.B, call.lengths, call.resets, call.reset_step, call.reset_row);
   auto [engine, parts] = products(call.B);
   // both directions in parts, or none

@@ -140,7 +140,7 @@ class RecurrentPlan {
   Products products(Index B) const;
 
   // The tape is null for inference.
-  std::unique_ptr<RecurrentTape<Real>> forward(std::int64_t version, const RecurrentWeights<Real>& weights,
+  std::unique_ptr<RecurrentTape<Real>> forward(std::int64_t version, RecurrentWeights<Real> weights,
                                                const RecurrentCall<Real>& call, bool training);
 
  private:

@@ -20,7 +20,7 @@ struct GruCell {
 
   static const Real* unit_param(const RecurrentWeights<Real>&, int, Index) { return nullptr; }
   static Real* unit_gradient(const RecurrentGradients<Real>&, int, Index) { return nullptr; }
-  static bool has_unit_params(const StagedInputs<Real>&) { return false; }
+  static Range params_read(const StagedInputs<Real>&) { return {0, 0}; }
 
   LSTMX_INLINE void forward(const VariantOptions*, Vec (&gate)[gates], const Inputs& in, Vec& c, Vec& h) {
     // 1. r, z = sigmoid

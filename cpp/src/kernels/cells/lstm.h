@@ -19,7 +19,7 @@ struct LstmCell {
 
   static const Real* unit_param(const RecurrentWeights<Real>&, int, Index) { return nullptr; }
   static Real* unit_gradient(const RecurrentGradients<Real>&, int, Index) { return nullptr; }
-  static bool has_unit_params(const StagedInputs<Real>&) { return false; }
+  static Range params_read(const StagedInputs<Real>&) { return {0, 0}; }
 
   // h of n vectors of hidden units on its way
   template <int n>

@@ -18,7 +18,7 @@ struct RnnCell {
 
   static const Real* unit_param(const RecurrentWeights<Real>&, int, Index) { return nullptr; }
   static Real* unit_gradient(const RecurrentGradients<Real>&, int, Index) { return nullptr; }
-  static bool has_unit_params(const StagedInputs<Real>&) { return false; }
+  static Range params_read(const StagedInputs<Real>&) { return {0, 0}; }
 
   LSTMX_INLINE void forward(const VariantOptions* options, Vec (&gate)[gates], const Inputs& in, Vec& c, Vec& h) {
     h = gate[0] = Functions<S>::apply(options->output, gate[0]);

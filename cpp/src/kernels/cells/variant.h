@@ -23,12 +23,12 @@ struct VariantCell {
     return e == 3 ? w.gain_c : w.bias_c;
   }
   static Real* unit_gradient(const RecurrentGradients<Real>& d, int e, Index H) {
-    if (e < 3) return d.weight_ch ? d.weight_ch + e * H : nullptr;
-    return e == 3 ? d.gain_c : d.bias_c;
+    return e < 3 && d.weight_ch ? d.weight_ch + e * H : nullptr;  // the others come with the normalization
   }
   static bool normalizes_now(const VariantOptions& o) { return o.layer_norm || o.batch_norm; }
-  static bool has_unit_params(const StagedInputs<Real>& staged_inputs) {
-    return staged_inputs.options->peepholes || normalizes_now(*staged_inputs.options);
+  static Range params_read(const StagedInputs<Real>& staged_inputs) {
+    const VariantOptions& o = *staged_inputs.options;
+    return {o.peepholes ? 0 : 3, normalizes_now(o) ? 5 : 3};
   }
 
   // gate: pre-activations in, activated gates out; c, h: after the step. Normalizing h is what is to be normalized,
@@ -52,57 +52,60 @@ struct VariantCell {
     gate[3] = value(o, o.gate, gate[3]);
     // 4. and 5. h = o output(c)
     h = c;
-    if (!normalizes_now(o)) h = output(o, gate[3], c, in);
+    if (!normalizes_now(o)) h = output(gate[3], value_of(o, c), in);
     if (in.keeps_c) c = mix(in.keep_c, in.c, c);
   }
 
-  // h from what its function sees of c: c, or gain * normalized + bias
-  LSTMX_INLINE Vec output(const VariantOptions& o, Vec out, Vec seen, const Inputs& in) {
-    const Vec h = S::mul(out, F::apply(o.output, seen));
+  // of h's function, which sees c, or gain * normalized + bias
+  LSTMX_INLINE Vec value_of(const VariantOptions& o, Vec seen) { return F::apply(o.output, seen); }
+  LSTMX_INLINE Vec output(Vec out, Vec value, const Inputs& in) {
+    const Vec h = S::mul(out, value);
     return in.keeps_h ? mix(in.keep_h, in.h, h) : h;
   }
   LSTMX_INLINE Vec seen_of(Vec normalized, const Inputs& in) {
     return S::fma(in.unit_param[3], normalized, in.unit_param[4]);
   }
 
-  // before `backward`, normalizing: c as `forward` gave it to be normalized
+  // what forward made of c, to be normalized or seen by h's function
   LSTMX_INLINE Vec cell_of(const VariantOptions& o, const Vec (&gate)[gates], const Inputs& in) {
     return new_cell(o, gate, in.c);
-  }
-  // then: the gradient by the normalized c
-  LSTMX_INLINE Vec normalized_back(const VariantOptions& o, Vec out, Vec normalized, Vec dh, const Inputs& in) {
-    return S::mul(in.unit_param[3], seen_back(o, out, F::apply(o.output, seen_of(normalized, in)), dh, in));
   }
 
   // gate: activated gates in, gradients of the pre-activations out; dc: of c in, of c before out; dh_prev: what reaches
   // h before other than through weight_hh; d_param: of the unit's parameters, by this row; h: what forward made in step
-  // 4. Normalizing, in.normalized is c's and in.d_normalized the gradient by c through it.
+  // 4. Normalizing, the two halves are called one by one.
   LSTMX_INLINE void backward(const VariantOptions* options, Vec (&gate)[gates], const Inputs& in, Vec dh, Vec& dc,
                              Vec& dh_prev, Vec (&d_param)[unit_params], Vec& h) {
-    const VariantOptions& o = *options;
-    const Vec i = gate[0], f = gate[1], g = gate[2], out = gate[3];
-    const Vec c = new_cell(o, gate, in.c);
-    const Vec value_c = F::apply(o.output, normalizes_now(o) ? seen_of(in.normalized, in) : c);
-    const Vec d_seen = seen_back(o, out, value_c, dh, in);
+    const Vec c = new_cell(*options, gate, in.c);
+    const Vec d_seen = output_back(*options, gate[3], value_of(*options, c), in, dh, dh_prev, h);
+    cell_back(*options, gate, in, d_seen, dc, d_param);
+  }
+
+  // 5. and 4. and the gate of 3.: returns the gradient by what h's function sees
+  LSTMX_INLINE Vec output_back(const VariantOptions& o, Vec& out, Vec value_c, const Inputs& in, Vec dh, Vec& dh_prev,
+                               Vec& h) {
     h = S::mul(out, value_c);
-    // 5.
-    Vec dc_prev = S::set(0.0f);
     if (in.keeps_h) {
       dh_prev = S::mul(in.keep_h, dh);
       dh = S::mul(S::sub(one(), in.keep_h), dh);
     }
+    const Vec d_seen = S::mul(S::mul(dh, out), F::slope(o.output, value_c));
+    out = S::mul(S::mul(dh, value_c), slope(o, o.gate, out));
+    return d_seen;
+  }
+
+  // the others, after it; d_c: by c through h
+  LSTMX_INLINE void cell_back(const VariantOptions& o, Vec (&gate)[gates], const Inputs& in, Vec d_c, Vec& dc,
+                              Vec (&d_param)[unit_params]) {
+    const Vec i = gate[0], f = gate[1], g = gate[2], c = new_cell(o, gate, in.c);
+    // 5.
+    Vec dc_prev = S::set(0.0f);
     if (in.keeps_c) {
       dc_prev = S::mul(in.keep_c, dc);
       dc = S::mul(S::sub(one(), in.keep_c), dc);
     }
-    // 4.
-    if (normalizes_now(o)) {
-      d_param[3] = S::mul(d_seen, in.normalized);
-      d_param[4] = d_seen;
-    }
-    dc = S::add(dc, normalizes_now(o) ? in.d_normalized : d_seen);
-    // 3.
-    gate[3] = S::mul(S::mul(dh, value_c), slope(o, o.gate, out));
+    // 4. and 3.
+    dc = S::add(dc, d_c);
     if (o.peepholes) {
       dc = S::fma(gate[3], in.unit_param[2], dc);
       d_param[2] = S::mul(gate[3], c);
@@ -135,11 +138,6 @@ struct VariantCell {
     return S::fma(keep, before, S::mul(S::sub(one(), keep), after));
   }
   LSTMX_INLINE Vec clip(Vec x, double most) { return S::min(S::set(most), S::max(S::set(-most), x)); }
-  // the gradient by what h's function sees
-  LSTMX_INLINE Vec seen_back(const VariantOptions& o, Vec out, Vec value_c, Vec dh, const Inputs& in) {
-    if (in.keeps_h) dh = S::mul(S::sub(one(), in.keep_h), dh);
-    return S::mul(S::mul(dh, out), F::slope(o.output, value_c));
-  }
   LSTMX_INLINE Vec new_cell(const VariantOptions& o, const Vec (&gate)[gates], Vec c_prev) {
     const Vec c = S::fma(gate[1], c_prev, S::mul(gate[0], gate[2]));
     return o.cell_clip < limit ? clip(c, o.cell_clip) : c;

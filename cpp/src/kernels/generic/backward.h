@@ -33,7 +33,8 @@ struct Backward : BackwardFrame<S> {
     L::set_zero(k.zeros, k.stride);
     if (cell.unit_params > 0) L::set_zero(k.d_units, cell.unit_params * k.stride);
     if (n.normalized) {
-      for (Real* sums : k.d_gains) L::set_zero(sums, G * L::padded(n.H));
+      L::set_zero(k.d_gains, F::gain_groups(n) * 3 * F::gain_size(n));
+      L::set_zero(k.d_seen_params, F::gain_groups(n) * 2 * k.stride);
     }
     parallel(L::team_size_of(n, a.threads, groups.count, 2.0), [&](const Team& team) {
       const Part part = L::part_of(n, a.schedule, team, groups);
@@ -64,7 +65,10 @@ struct Backward : BackwardFrame<S> {
       F::add_panels(k, team);
     });
     if (cell.unit_params > 0) F::add_units(k);
-    if (n.normalized) F::add_gains(k);
+    if (n.normalized) {
+      F::add_gains(k);
+      F::add_seen_params(k);
+    }
   }
 
   // dx of a chunk, which an engine has made with dh, and dW
@@ -168,66 +172,81 @@ struct Backward : BackwardFrame<S> {
     if (a.size.P != a.size.H) project_back(k, step, chunk, begin, count);
     if (a.size.normalized) normalized_back(k, step, chunk, part, begin, count);
     k.steps.back(step, chunk, part, begin, count);
-    if (a.size.normalized) products_back(k, step, chunk, part, begin, count);
+    if (a.size.normalized) products_back(k, step, part, begin, count);
   }
 
   // the gradient by c through what h sees of it
   static void normalized_back(const Context& k, const Step& step, const Range& chunk, const Part& part, Index begin,
                               Index count) {
     using N = Normalize<S>;
-    const StagedInputs<Real>& staged = k.a.staged;
-    const Index H = k.a.size.H;
-    const Real eps = static_cast<Real>(staged.options->eps);
-    Real *seen = k.seen + begin * k.stride, *d_seen = k.d_seen + begin * k.stride;
-    k.steps.seen(step, chunk, part, begin, count);
-    if (k.a.size.by_batch) {
-      N::for_columns_of_units(H, part, [&](Index unit, Index) {
-        Vec mean, variance;
-        const bool given = N::read_statistics(staged, 2, step.t, H, unit, 0, mean, variance);
-        S::store(k.seen_scales + unit, N::columns(seen + unit, k.stride, count, given, mean, variance, eps));
-      });
-    } else {
-      for (Index i = 0; i < count; ++i) k.seen_scales[begin + i] = N::units(seen + i * k.stride, H, eps);
-    }
+    const Index H = k.a.size.H, t = step.t, row = k.a.schedule.first[t];
+    const Real* gain = k.unit_params + 3 * L::vectors(H) * W;  // of c
     k.steps.seen_back(step, chunk, part, begin, count);
     if (k.a.size.by_batch) {
+      Real *seen = k.seen + begin * k.stride, *d_seen = k.d_seen + begin * k.stride;
       N::for_columns_of_units(H, part, [&](Index unit, Index) {
-        N::columns_back(d_seen + unit, S::set(1), seen + unit, d_seen + unit, k.stride, count, staged.running.steps > 0,
-                        S::load(k.seen_scales + unit));
+        Vec d_gain = S::load(k.d_seen_params + unit), d_bias = S::load(k.d_seen_params + k.stride + unit);
+        N::columns_back(d_seen + unit, S::load(gain + unit), seen + unit, d_seen + unit, k.stride, count,
+                        k.a.staged.running.steps > 0, S::load(k.moments.at(3, t, row) + unit), d_gain, d_bias);
+        S::store(k.d_seen_params + unit, d_gain);
+        S::store(k.d_seen_params + k.stride + unit, d_bias);
       });
     } else {
-      for (Index i = 0; i < count; ++i)
-        N::units_back(d_seen + i * k.stride, seen + i * k.stride, H, k.seen_scales[begin + i]);
+      N::for_row_groups(begin, count, [&](Index p, Index rows) {
+        N::units_back(k.d_seen + p * k.stride, k.seen + p * k.stride, k.stride, H, rows, gain,
+                      k.moments.at(3, t, row + p), k.d_seen_params + p / R * 2 * k.stride);
+      });
     }
   }
 
   // the gates' gradients become those of both products, and of the gains
-  static void products_back(const Context& k, const Step& step, const Range& chunk, const Part& part, Index begin,
-                            Index count) {
+  static void products_back(const Context& k, const Step& step, const Part& part, Index begin, Index count) {
+    if (k.a.size.by_batch) {
+      columns_back(k, step, part, begin, count);
+    } else {
+      rows_back(k, step, begin, count);
+    }
+  }
+
+  static void columns_back(const Context& k, const Step& step, const Part& part, Index begin, Index count) {
     using N = Normalize<S>;
-    const Schedule& s = k.a.schedule;
-    const Index H = k.a.size.H, rows = k.a.size.rows, all = s.first[chunk.end] - s.first[chunk.begin];
-    const Index row = s.first[step.t] + begin, in_chunk = row - s.first[chunk.begin], plane = G * L::padded(H);
+    const Index H = k.a.size.H, all = k.a.size.rows, t = step.t, row = k.a.schedule.first[t];
     Real* sides[2] = {k.gates_x, k.gates_h};
-    const Real* gains[2] = {k.gain_ih, k.gain_hh};
     for (int side = 0; side < 2; ++side) {
-      Real* n = sides[side];
-      N::for_columns_of_gates(H, part, rows, row, [&](Index at, Index distance, Index by_unit, int index, Index unit) {
-        Real* to = k.gain_planes[side] + G * unit * all + in_chunk * distance + index * W;
-        for (Index r = 0; r < count; ++r) {
-          const Index here = at + r * distance;
-          S::store(to + r * distance, S::mul(S::load(k.gates + here), S::load(n + here)));
-        }
-        if (!k.a.size.by_batch) return;
-        N::columns_back(k.gates + at, S::load(gains[side] + by_unit), n + at, n + at, distance, count,
-                        k.a.staged.running.steps > 0, S::load(k.scales + (2 * step.t + side) * plane + by_unit));
-      });
-      if (k.a.size.by_batch) continue;
-      N::for_groups(count, [&](Index first, Index group) {
-        N::gates_back(k.gates, n, H, rows, row + first, group, gains[side],
-                      [&](Index i) { return k.scales + (row + first + i) * 2 * G + side * G; });
+      const Index size = F::gain_size(k.a.size);
+      Real *n = sides[side], *d_gains = k.d_gains + side * size, *d_biases = k.d_gains + 2 * size;
+      const Real* scales = k.moments.at(side, t, row);
+      N::for_columns_of_gates(H, part, all, row + begin, [&](Index at, Index distance, Index by_unit, int, Index) {
+        Vec d_gain = S::load(d_gains + by_unit), d_bias = S::load(d_biases + by_unit);
+        N::columns_back(k.gates + at, S::load(k.gains[side] + by_unit), n + at, n + at, distance, count,
+                        k.a.staged.running.steps > 0, S::load(scales + by_unit), d_gain, d_bias);
+        S::store(d_gains + by_unit, d_gain);
+        if (side == 0) S::store(d_biases + by_unit, d_bias);
       });
     }
+  }
+
+  static void rows_back(const Context& k, const Step& step, Index begin, Index count) {
+    using N = Normalize<S>;
+    const Index H = k.a.size.H, all = k.a.size.rows, t = step.t, row = k.a.schedule.first[t];
+    const Index size = F::gain_size(k.a.size);
+    const auto side = [&](int i, Index p) -> typename N::Side {
+      return {i == 0 ? k.gates_x : k.gates_h, k.gains[i], k.moments.at(i, t, row + p),
+              k.along + (i * k.a.size.B + p) * G};
+    };
+    const auto finish = [&](Index p, Index rows) {
+      N::gates_back(k.gates, {side(0, p), side(1, p)}, H, all, row + p, rows, k.d_gains + (p / R * 3 + 2) * size);
+    };
+    // a group's sums are waited for while the next one's are made
+    Index before = 0, rows_before = 0;
+    N::for_row_groups(begin, count, [&](Index p, Index rows) {
+      for (int i = 0; i < 2; ++i)
+        N::gates_along(k.gates, side(i, p), H, all, row + p, rows, k.d_gains + (p / R * 3 + i) * size);
+      if (rows_before > 0) finish(before, rows_before);
+      before = p;
+      rows_before = rows;
+    });
+    finish(before, rows_before);
   }
 
   // dh of the projected h, kept for the gradient of the projection, and from it that of what was projected

@@ -22,7 +22,7 @@ struct CellBackward : Layout<S> {
       for (int i = 0; i < count; ++i) {
         dh[i] = i < rows ? step.carried_dh(p + i) : step.k.zeros;
         dy[i] = i < rows ? step.row(step.k.a.dy, p + i) : step.k.zeros;
-        h[i] = i < rows ? step.row(step.k.a.y, p + i) : step.k.zeros;
+        if constexpr (!Cell::staged) h[i] = i < rows ? step.row(step.k.a.y, p + i) : step.k.zeros;
       }
     }
   };
@@ -34,7 +34,7 @@ struct CellBackward : Layout<S> {
     const Piece<S, quads>& piece;
     Index p;  // its first position
     Real *gates, *dcs;
-    const Real* c_prev;
+    const Real *c_prev, *c_after, *values;
     static constexpr Index units = quads ? 4 : W;
 
     Place(const Step& at, const Piece<S, quads>& of, Index first) : step(at), piece(of), p(first) {
@@ -45,6 +45,8 @@ struct CellBackward : Layout<S> {
       gates = k.gates + G * piece.unit * rows + (s.first[t] + p) * G * units;
       c_prev = k.cells + piece.unit * (B + rows) + (before + p) * units;
       dcs = k.dc + piece.unit * B + p * units;
+      c_after = k.cells + piece.unit * (B + rows) + (B + s.first[t] + p) * units;
+      values = k.values + piece.unit * rows + (s.first[t] + p) * units;
     }
 
     // a row more than there are reads zeros
@@ -67,53 +69,82 @@ struct CellBackward : Layout<S> {
       LSTMX_UNROLL
       for (int j = 0; j < G; ++j) g[j] = piece.load(gates + j * piece.size());
     }
+    // after the cell; zoneout and a reset leave another on the tape
+    Vec c(const CellInputs<S, Cell>& in) const {
+      if (!in.keeps_c && step.k.a.schedule.resets == nullptr) return piece.load(c_after);
+      Vec g[G];
+      read_gates(g);
+      return Cell::cell_of(*step.k.a.staged.options, g, in);
+    }
     Vec dh(const Sources& from) const {
       if (step.k.a.size.P != step.k.a.size.H) return of_rows(step.k.d_outputs);
       return S::add(piece.of_rows(from.dh), piece.of_rows(from.dy));
     }
-    CellInputs<S, Cell> inputs() const {
+    inline __attribute__((always_inline)) CellInputs<S, Cell> inputs() const {
       const RecurrentBackward<Real>& a = step.k.a;
       return read_inputs<Cell>(
           piece, c_prev, step.k.unit_params, L::vectors(a.size.H) * W, a.staged, a.size.P != a.size.H, step.k.zeros,
           [&](const ConstView3<Real>& view, Index i) { return step.row(view, p + i); },
           [&](Index i) { return step.h_before(p + i); });
     }
+
+    // what the chunk's other gradients are made of
+    Index row_in(const Range& chunk) const {
+      const Index* first = step.k.a.schedule.first;
+      return first[step.t] - first[chunk.begin] + p;
+    }
+    void add_output(const Range& chunk, bool keeps_h, Vec kept, Vec h) const {
+      const Context& k = step.k;
+      if (keeps_h) to_rows(k.kept_dh + p * k.stride, kept);
+      if (k.a.size.P != k.a.size.H) to_rows(k.outputs + row_in(chunk) * k.stride, h);
+    }
+    void add_param(const Range& chunk, int e, Vec d) const {
+      const Context& k = step.k;
+      if (Cell::unit_gradient(k.a.gradients, e, k.a.size.H) == nullptr) return;
+      const Index* first = k.a.schedule.first;
+      Real* plane = k.planes + e * k.plane_size + piece.unit * (first[chunk.end] - first[chunk.begin]);
+      piece.store(plane + row_in(chunk) * units, d);
+    }
   };
 
-  // body(place, sources) for the pieces of a step
+  // body(place, sources) for the pieces of a step; `reads`: the sources
   template <class Body>
-  LSTMX_INLINE void for_places(const Step& step, const Part& part, Index begin, Index count, const Body& body) {
-    const Index H = step.k.a.size.H, first_wide = part.vectors.begin * W, first_quad = H / W * W;
+  LSTMX_INLINE void for_places(const Step& step, const Part& part, Index begin, Index count, bool reads,
+                               const Body& body) {
+    const Context k = step.k;  // what no store can change
+    const Step local{k, step.t, step.carried};
+    const Index H = k.a.size.H, first_wide = part.vectors.begin * W, first_quad = H / W * W;
     Sources sources;
     L::for_pieces_of_step(H, part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
-      if (piece.unit == (quads ? first_quad : first_wide)) sources.set(step, begin + r, piece.rows, quads ? R : 1);
-      body(Place<quads>(step, piece, begin + r), sources);
+      if (reads && piece.unit == (quads ? first_quad : first_wide))
+        sources.set(local, begin + r, piece.rows, quads ? R : 1);
+      body(Place<quads>(local, piece, begin + r), sources);
     });
   }
 
   static void run(const Step& step, const Range& chunk, const Part& part, Index begin, Index count) {
-    for_places(step, part, begin, count,
+    for_places(step, part, begin, count, !step.k.a.size.normalized,
                [&]<bool quads>(const Place<quads>& place, const Sources& from) { piece_back(place, chunk, from); });
   }
 
-  // of a cell that normalizes: c as it was before, by position
-  static void seen(const Step& step, const Range&, const Part& part, Index begin, Index count) {
-    for_places(step, part, begin, count, [&]<bool quads>(const Place<quads>& place, const Sources&) {
-      Vec g[G];
-      place.read_gates(g);
-      const Vec c = Cell::cell_of(*step.k.a.staged.options, g, place.inputs());
-      place.to_rows(step.k.seen + place.p * step.k.stride, c);
-    });
-  }
-
-  // then: the gradient by the normalized c
-  static void seen_back(const Step& step, const Range&, const Part& part, Index begin, Index count) {
-    const Context& k = step.k;
-    for_places(step, part, begin, count, [&]<bool quads>(const Place<quads>& place, const Sources& from) {
-      const Vec out = place.piece.load(place.gates + 3 * place.piece.size());
-      const Vec d =
-          Cell::normalized_back(*k.a.staged.options, out, place.of_rows(k.seen), place.dh(from), place.inputs());
-      place.to_rows(k.d_seen + place.p * k.stride, d);
+  // of a cell that normalizes, before: through h's function, whose gate becomes its gradient, to the gradient by what
+  // it sees; with the normalized c, by position
+  static void seen_back(const Step& step, const Range& chunk, const Part& part, Index begin, Index count) {
+    for_places(step, part, begin, count, true, [&]<bool quads>(const Place<quads>& place, const Sources& from) {
+      const Context& k = place.step.k;
+      const VariantOptions& options = *k.a.staged.options;
+      Vec kept = S::set(0.0f), h;
+      const auto in = place.inputs();
+      const Vec c = place.c(in);
+      const Vec normalized = k.moments.normalized(place.piece, c, step.t, k.a.schedule.first[step.t] + place.p);
+      const Vec value = place.piece.load(place.values);
+      Real* out = place.gates + 3 * place.piece.size();
+      Vec gate = place.piece.load(out);
+      const Vec d_seen = Cell::output_back(options, gate, value, in, place.dh(from), kept, h);
+      place.piece.store(out, gate);
+      place.to_rows(k.seen + place.p * k.stride, normalized);
+      place.to_rows(k.d_seen + place.p * k.stride, d_seen);
+      place.add_output(chunk, in.keeps_h, kept, h);
     });
   }
 
@@ -130,30 +161,25 @@ struct CellBackward : Layout<S> {
     place.read_gates(g);
     Vec dc = piece.load(place.dcs);
     if (a.dcells.data) dc = S::add(dc, place.gather([&](Index q) { return step.row(a.dcells, q); }));
-    const Vec dh = place.dh(from);
     if constexpr (Cell::staged) {
-      auto in = place.inputs();
-      if (a.size.normalized) {
-        in.normalized = place.of_rows(k.seen);
-        in.d_normalized = place.of_rows(k.d_seen);
+      const auto in = place.inputs();
+      Vec d_param[Cell::unit_params ? Cell::unit_params : 1];
+      bool halved = false;
+      if constexpr (Cell::normalizes) {
+        halved = a.size.normalized;
+        if (halved) Cell::cell_back(*a.staged.options, g, in, place.of_rows(k.d_seen), dc, d_param);
       }
-      Vec kept = S::set(0.0f), h = kept, d_param[Cell::unit_params ? Cell::unit_params : 1];
-      Cell::backward(a.staged.options, g, in, dh, dc, kept, d_param, h);
-      const Index row = s.first[t] - s.first[chunk.begin] + p, all = s.first[chunk.end] - s.first[chunk.begin];
-      if (in.keeps_h) place.to_rows(k.kept_dh + p * k.stride, kept);
-      if (a.size.P != a.size.H) place.to_rows(k.outputs + row * k.stride, h);
-      for (int e = 0; e < Cell::unit_params; ++e) {
-        if (Cell::unit_gradient(a.gradients, e, a.size.H) == nullptr) continue;
-        Real* plane = k.planes + e * B::plane_size(a.size) + piece.unit * all;
-        piece.store(plane + row * place.units, d_param[e]);
+      if (!halved) {
+        Vec kept = S::set(0.0f), h = kept;
+        Cell::backward(a.staged.options, g, in, place.dh(from), dc, kept, d_param, h);
+        place.add_output(chunk, in.keeps_h, kept, h);
       }
+      LSTMX_UNROLL
+      for (int e = 0; e < Cell::unit_params; ++e) place.add_param(chunk, e, d_param[e]);
     } else {
-      Cell::backward(g, piece.of_rows(from.h), piece.load(place.c_prev), dh, dc);
+      Cell::backward(g, piece.of_rows(from.h), piece.load(place.c_prev), place.dh(from), dc);
     }
-    if constexpr (quads) S::quads_of_gates(g);
-    LSTMX_UNROLL
-    for (int j = 0; j < G; ++j)
-      if (!quads || j * W < G * piece.size()) S::store(place.gates + j * W, g[j]);
+    piece.store_gates(place.gates, g);
     piece.store(place.dcs, dc);
     if (s.resets == nullptr) return;
     for (Index i = 0; i < piece.rows; ++i)

@@ -28,6 +28,11 @@ struct BackwardFrame : Layout<S> {
   // of the gradients of what the cell has for each unit, by row of a chunk, in the layout of the tape's cells
   static Index plane_size(const RecurrentSizes& n) { return L::padded(n.H) * chunk_rows(n); }
 
+  // The gradients of both gains and of the bias, as gates are, of layer normalization by group of R positions
+  // [groups][3]
+  static Index gain_groups(const RecurrentSizes& n) { return n.by_batch ? 1 : L::row_groups(n); }
+  static Index gain_size(const RecurrentSizes& n) { return G * L::padded(n.H); }
+
   // but for what an engine needs (tile_backward.h)
   static Index work_size(const CellTraits<S>& cell, const RecurrentSizes& n) {
     const Index stride = L::vectors(n.H > n.P ? n.H : n.P) * W;
@@ -35,7 +40,8 @@ struct BackwardFrame : Layout<S> {
                  (packs_features(n) ? row_block * (n.I + n.P) : 0);
     if (cell.staged) size += stride * n.B + cell.unit_params * (stride + plane_size(n));
     if (n.P != n.H) size += stride * n.B + 2 * (chunk_rows(n) * stride);
-    if (n.normalized) size += 2 * stride * n.B + (n.by_batch ? stride : n.B) + 2 * G * (L::padded(n.H) + plane_size(n));
+    if (n.normalized)
+      size += 2 * (stride + G) * n.B + gain_groups(n) * (3 * gain_size(n) + 2 * stride) + G * (n.I + n.P);
     return size;
   }
 
@@ -50,11 +56,11 @@ struct BackwardFrame : Layout<S> {
   using CellBack = void (*)(const Step&, const Range& chunk, const Part& part, Index begin, Index count);
   struct CellSteps {
     CellBack back;
-    CellBack seen, seen_back;  // of a cell that normalizes, before: c, then the gradient by what is made of it; or null
+    CellBack seen_back;  // of a cell that normalizes, before: c normalized and the gradient by it; or null
   };
 
   struct Context {
-    const RecurrentBackward<Real>& a;
+    RecurrentBackward<Real> a;
     const CellTraits<S>& cell;
     CellSteps steps;
 
@@ -64,23 +70,26 @@ struct BackwardFrame : Layout<S> {
     Real* tiles;              // for an engine
     Index stride;             // H or P in whole vectors
     Real *gates, *cells;      // the tape
-    Real *gates_x, *gates_h;  // what becomes the gradients by the products with x and with h: gates, or the normalized
-    const Real* scales;       // 1 / the deviations, by row [2][G]
-    const Real* masked;       // the tape's, by row [P]; or null
-    bool far;                 // whether the tape is too large to have stayed in L2
-    Real *zeros, *dc, *dh;    // [stride], for each block [B][units], [B][stride] by position
-    Real* d_panel;            // for each block [I+P+1][gates of the block]: x, h, bias
-    const Real *u, *w;        // packed backward
+    Real *gates_x, *gates_h;  // what becomes the gradients by the products with x and with h: gates, or the products
+    typename L::Moments moments;
+    const Real* masked;     // the tape's, by row [P]; or null
+    bool far;               // whether the tape is too large to have stayed in L2
+    Real *zeros, *dc, *dh;  // [stride], for each block [B][units], [B][stride] by position
+    Real* d_panel;          // for each block [I+P+1][gates of the block]: x, h, bias
+    const Real *u, *w;      // packed backward
     const Real *unit_params, *projection;
     Real* features;          // of a block of rows, packed
     Real* kept_dh;           // [B][stride]: of h before, other than through weight_hh
     Real *d_units, *planes;  // [unit_params][stride], [unit_params][plane_size]
+    Index plane_size;
     Real *d_outputs = nullptr, *dh_rows = nullptr,
          *outputs = nullptr;  // of a projection: [B][stride], by row of a chunk [stride]
-    // of layer normalization: c normalized and the gradient by it, [B][stride]; 1 / its deviations [B]; the gradients
-    // of both gains by row of a chunk, as gates, and their sums
-    Real *seen, *d_seen, *seen_scales, *gain_planes[2], *d_gains[2];
-    const Real *gain_ih, *gain_hh;
+    // of normalization: c normalized and the gradient by it, [B][stride]; for gates_back [B][2][G]; the gradients of
+    // the gains, and of c's gain and bias by group [2][stride]; the means over units of the weights' gradients [G][I +
+    // P]
+    Real *seen, *d_seen, *along, *d_gains, *d_seen_params, *d_means;
+    const Real* values;  // the tape's, of h's function
+    const Real* gains[2];
     Rows rows[2];
   };
 
@@ -132,14 +141,15 @@ struct BackwardFrame : Layout<S> {
     k.u = a.packed;
     k.w = a.packed + G * n.H * L::vectors(n.P) * W;
     k.unit_params = a.packed + L::backward_panels(n.I, n.H, n.P);
-    k.gain_ih = k.unit_params + L::unit_params_size(cell, n.H) + G * L::padded(n.H);
-    k.gain_hh = k.gain_ih + G * L::padded(n.H);
+    k.gains[0] = k.unit_params + L::unit_params_size(cell, n.H) + PW * L::pieces(n.H);
+    k.gains[1] = k.gains[0] + PW * L::pieces(n.H);
     k.projection = k.unit_params + L::params_size(cell, n.H);
     k.gates_x = k.gates_h = k.gates;
     if (n.normalized) {
       k.gates_x = L::normalized_of(n, a.tape);
       k.gates_h = k.gates_x + L::tape_gates(n);
-      k.scales = k.gates_h + L::tape_gates(n);
+      k.moments = L::moments_of(n, n.rows, k.gates_h + L::tape_gates(n));
+      k.values = k.moments.first + L::moments_size(n, n.T, n.rows);
     }
     const Index most = chunk_rows(n);
     for (Rows& rows : k.rows) {
@@ -152,7 +162,8 @@ struct BackwardFrame : Layout<S> {
     if (cell.staged) {
       k.kept_dh = take(k.stride * n.B);
       k.d_units = take(cell.unit_params * k.stride);
-      k.planes = take(cell.unit_params * plane_size(n));
+      k.plane_size = plane_size(n);
+      k.planes = take(cell.unit_params * k.plane_size);
     }
     if (n.P != n.H) {
       k.d_outputs = take(k.stride * n.B);
@@ -162,9 +173,10 @@ struct BackwardFrame : Layout<S> {
     if (n.normalized) {
       k.seen = take(k.stride * n.B);
       k.d_seen = take(k.stride * n.B);
-      k.seen_scales = take(n.by_batch ? k.stride : n.B);
-      for (Real*& plane : k.gain_planes) plane = take(G * plane_size(n));
-      for (Real*& sums : k.d_gains) sums = take(G * L::padded(n.H));
+      k.along = take(2 * G * n.B);
+      k.d_gains = take(gain_groups(n) * 3 * gain_size(n));
+      k.d_seen_params = take(gain_groups(n) * 2 * k.stride);
+      k.d_means = take(G * (n.I + n.P));
     }
     return k;
   }
@@ -332,6 +344,7 @@ struct BackwardFrame : Layout<S> {
         team.barrier();
       }
       for_panel_tiles(k, team, [&](const Block& block, Index first, Index m) {
+        if (first == I + P && k.a.size.normalized) return;  // they come with the gains'
         Real* panel = panel_of(k, block, first);
         const Real* const* features = first < I ? rows.x + r : rows.h + r;
         const Index feature = first < I ? first : first - I;
@@ -384,24 +397,13 @@ struct BackwardFrame : Layout<S> {
     }
     for (int e = 0; e < k.cell.unit_params; ++e) {
       if (k.cell.unit_gradient(a.gradients, e, H) == nullptr) continue;
-      const Real* plane = k.planes + e * plane_size(a.size);
+      const Real* plane = k.planes + e * k.plane_size;
       L::for_pieces(H, {0, L::vectors(H)}, [&](Index unit, Index width, Index) {
         if (!is_mine()) return;
         for_row_blocks(all, [&](Index r, Index count) {
           add_column_sums<S, 1>(plane + unit * all + r * width, 0, width, count, k.d_units + e * k.stride + unit,
                                 width);
         });
-      });
-    }
-    for (int side = 0; a.size.normalized && side < 2; ++side) {
-      L::for_pieces(H, {0, L::vectors(H)}, [&](Index unit, Index width, Index) {
-        if (!is_mine()) return;
-        const Real* plane = k.gain_planes[side] + G * unit * all;
-        for (Index v = 0; v < G * width; v += W) {
-          for_row_blocks(all, [&](Index r, Index count) {
-            add_column_sums<S, 1>(plane + r * G * width + v, 0, G * width, count, k.d_gains[side] + G * unit + v, W);
-          });
-        }
       });
     }
   }
@@ -415,14 +417,50 @@ struct BackwardFrame : Layout<S> {
   }
 
   static void add_gains(const Context& k) {
-    const RecurrentGradients<Real>& to = k.a.gradients;
-    L::for_gates(k.a.size.H, [&](const Block& block, Index lane, Index, int gate, Index unit, Index lanes) {
-      const Index from = G * block.unit + lane, first = gate * k.a.size.H + unit;
-      for (Index l = 0; l < lanes; ++l) {
-        to.gain_ih[first + l] += k.d_gains[0][from + l];
-        to.gain_hh[first + l] += k.d_gains[1][from + l];
+    const RecurrentSizes& n = k.a.size;
+    Real* to[3] = {k.a.gradients.gain_ih, k.a.gradients.gain_hh, k.a.gradients.bias_ih};
+    L::for_gates(n.H, [&](const Block& block, Index lane, Index, int gate, Index unit, Index lanes) {
+      for (int i = 0; i < 3; ++i) {
+        Vec sum = S::set(0);
+        for (Index group = 0; group < gain_groups(n); ++group) {
+          const Real* more = k.d_gains + (3 * group + i) * gain_size(n) + G * block.unit + lane;
+          sum = S::add(sum, load_lanes<S>(more, lanes));
+        }
+        const Index at = gate * n.H + unit;
+        const auto add = [&](Real* total) {
+          if (total) store_lanes<S>(total + at, S::add(load_lanes<S>(total + at, lanes), sum), lanes);
+        };
+        add(to[i]);
+        if (i == 2) add(k.a.gradients.bias_hh);
       }
     });
+  }
+
+  static void add_seen_params(const Context& k) {
+    Real* to[2] = {k.a.gradients.gain_c, k.a.gradients.bias_c};
+    for (Index i = 0; i < 2 * gain_groups(k.a.size); ++i) {
+      for (Index u = 0; u < k.a.size.H; ++u) to[i % 2][u] += k.d_seen_params[i * k.stride + u];
+    }
+  }
+
+  // the means over units of the weights' gradients, which those of weights that were packed without theirs do not have
+  static void find_means(const Context& k, const Team& team) {
+    const Index H = k.a.size.H, features = k.a.size.I + k.a.size.P;
+    const Range share = team.share(features);
+    for (Index f = share.begin; f < share.end; ++f) {
+      Vec sums[G];
+      for (Vec& sum : sums) sum = S::set(0);
+      L::for_gates(H, [&](const Block& block, Index lane, Index, int gate, Index, Index lanes) {
+        sums[gate] = S::add(sums[gate], load_lanes<S>(panel_of(k, block, f) + lane, lanes));
+      });
+      for (int gate = 0; gate < G; ++gate) {
+        Real of_lanes[W], sum = 0;
+        S::store(of_lanes, sums[gate]);
+        for (Real one : of_lanes) sum += one;
+        k.d_means[gate * features + f] = sum / static_cast<Real>(H);
+      }
+    }
+    team.barrier();
   }
 
   // adds the panels to the parameters' gradients
@@ -430,31 +468,36 @@ struct BackwardFrame : Layout<S> {
     const RecurrentBackward<Real>& a = k.a;
     const Index I = a.size.I, H = a.size.H, P = a.size.P;
     team.barrier();  // they are shared out in another way than they were made
+    const bool centred = a.size.normalized && !a.size.by_batch;
+    if (centred) find_means(k, team);
     Index item = 0;
     L::for_gates(H, [&](const Block& block, Index lane, Index width, int gate, Index unit, Index lanes) {
       if (item++ % team.size != team.index) return;
       const Index row = L::gates_of(block);
       const Real* panel = panel_of(k, block, 0) + lane;
-      const auto add = [&](Index of, const Real* from, Index depth, Real* weight, Real* bias) {
+      const auto add = [&](Index of, Index begin, Index depth, Real* weight, Real* bias) {
         if (of < 0) return;
         const Index first = of * H + unit;
-        add_transposed(from, row, depth, width, lanes, weight + first * depth);
+        add_transposed(panel + begin * row, row, depth, width, lanes, weight + first * depth,
+                       centred ? k.d_means + gate * (I + P) + begin : nullptr);
         for (Index l = 0; bias && l < lanes; ++l) bias[first + l] += panel[(I + P) * row + l];
       };
-      add(k.cell.ih_gate[gate], panel, I, a.gradients.weight_ih, a.gradients.bias_ih);
-      add(k.cell.hh_gate[gate], panel + I * row, P, a.gradients.weight_hh, a.gradients.bias_hh);
+      add(k.cell.ih_gate[gate], 0, I, a.gradients.weight_ih, a.gradients.bias_ih);
+      add(k.cell.hh_gate[gate], I, P, a.gradients.weight_hh, a.gradients.bias_hh);
     });
   }
 
-  // to[l][k] += panel[k][l] for k < n and l < lanes, rows n and `row` numbers apart
-  static void add_transposed(const Real* panel, Index row, Index n, Index width, Index lanes, Real* to) {
+  // to[l][k] += panel[k][l] for k < n and l < lanes, rows n and `row` numbers apart; less mean[k], if there is one
+  static void add_transposed(const Real* panel, Index row, Index n, Index width, Index lanes, Real* to,
+                             const Real* mean) {
     for (Index k = 0; k < n; k += W) {
       Vec v[W];
       const Index count = n - k < W ? n - k : W;
       load_transposed<S>(panel + k * row, row, count, width, v);
       for (Index l = 0; l < lanes; ++l) {
         Real* sums = to + l * n + k;
-        store_lanes<S>(sums, S::add(load_lanes<S>(sums, count), v[l]), count);
+        const Vec more = mean ? S::sub(v[l], load_lanes<S>(mean + k, count)) : v[l];
+        store_lanes<S>(sums, S::add(load_lanes<S>(sums, count), more), count);
       }
     }
   }

@@ -32,10 +32,9 @@ struct ForwardFrame : Layout<S> {
     return steps * n.B * G * L::padded(n.H);
   }
 
-  // of a step that normalizes: c, the products with x and with h, and 1 / the deviations of both
+  // of a step that normalizes: c, the products with x and with h, and what with
   static Index normalizing_size(const RecurrentSizes& n) {
-    const Index scales = n.by_batch ? 2 * G * L::padded(n.H) : 2 * G * n.B;
-    return n.normalized ? n.B * (L::vectors(n.H) * W + 2 * G * L::padded(n.H)) + scales : 0;
+    return n.normalized ? n.B * (L::vectors(n.H) * W + 2 * G * L::padded(n.H)) + L::moments_size(n, 1, n.B) : 0;
   }
 
   // of a staged cell before a projection: for each position
@@ -77,9 +76,10 @@ struct ForwardFrame : Layout<S> {
     Index gate_rows;        // of a block
     Real* outputs;          // [B][H in whole vectors], what is to be projected
     Real* masked;           // the tape's, by row [P]; or null
-    Real* products[2];      // with x and with h, to be normalized: as gates
-    Real* scales;           // 1 / the deviations of both, by row [2][G] or by step of the tape [2][G * H]
-    Real* seen;             // [B][H in whole vectors], the normalized c
+    Real* products[2];      // with x and with h, to be normalized over units, or normalized over rows: as gates
+    typename L::Moments moments;
+    Real* seen;             // [B][H in whole vectors], the c to be normalized
+    Real* values;           // the tape's, of h's function, as cells; or null
     const Real **x, **h;    // [B] by position: rows of the step
     const Real** entering;  // what of h enters weight_hh, in a staged step
     Real** y;
@@ -126,7 +126,9 @@ struct ForwardFrame : Layout<S> {
       k.seen = normalizing;
       k.products[0] = training ? L::normalized_of(n, a.tape) : normalizing + n.B * L::vectors(n.H) * W;
       k.products[1] = k.products[0] + plane;
-      k.scales = k.products[1] + plane;
+      Real* moments = k.products[1] + plane;
+      k.moments = L::moments_of(n, training ? n.rows : n.B, moments);
+      k.values = training ? moments + L::moments_size(n, n.T, n.rows) : nullptr;
     }
     k.cell_rows = training ? n.B + n.rows : n.B;
     k.gates = training ? a.tape : chunk;

@@ -20,15 +20,21 @@ struct Functions {
   LSTMX_INLINE void apply(const Activation& a, Vec (&v)[N]) {
     if (a.function == Function::sigmoid) return Act::template sigmoid<N>(v);
     if (a.function == Function::tanh) return Act::template tanh<N>(v);
-    apply_other(a, v);
+    Vec other[N];  // only they need to be in memory
+    LSTMX_UNROLL
+    for (int n = 0; n < N; ++n) other[n] = v[n];
+    apply_other(a, other);
+    LSTMX_UNROLL
+    for (int n = 0; n < N; ++n) v[n] = other[n];
   }
 
   // the derivative where the function's value is y
   LSTMX_INLINE Vec slope(const Activation& a, Vec y) {
     if (a.function == Function::sigmoid) return S::mul(y, S::sub(one(), y));
     if (a.function == Function::tanh) return S::fnma(y, y, one());
-    to_other_slope(a, y);
-    return y;
+    Vec other = y;
+    to_other_slope(a, other);
+    return other;
   }
 
   // 1 where x > 0, else 0

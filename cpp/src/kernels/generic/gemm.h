@@ -349,45 +349,64 @@ LSTMX_INLINE void for_row_blocks(Index count, const Body& body) {
     body(begin, count - begin < row_block ? count - begin : row_block);
 }
 
-// n of the columns of up to W rows, transposed: v[k][l] = matrix[l][k] for l < rows, 0 beyond
+// n lanes of a row of a matrix, less those of `mean`, if there is one
+template <class S>
+LSTMX_INLINE typename S::Vec load_less(const RealOf<S>* row, const RealOf<S>* mean, Index n) {
+  const typename S::Vec v = load_lanes<S>(row, n);
+  return mean ? S::sub(v, load_lanes<S>(mean, n)) : v;
+}
+
+// n of the columns of up to W rows, transposed: v[k][l] = matrix[l][k] for l < rows, 0 beyond; less mean[k], if there
+// is one
 template <class S>
 LSTMX_INLINE void load_transposed(const RealOf<S>* matrix, Index row, Index rows, Index n,
-                                  typename S::Vec (&v)[S::width]) {
-  for (Index l = 0; l < S::width; ++l) v[l] = l < rows ? load_lanes<S>(matrix + l * row, n) : S::set(0.0f);
+                                  typename S::Vec (&v)[S::width], const RealOf<S>* mean = nullptr) {
+  for (Index l = 0; l < S::width; ++l) v[l] = l < rows ? load_less<S>(matrix + l * row, mean, n) : S::set(0.0f);
   S::transpose(v);
 }
 
 // out[k][l] = matrix[l][k] for k < depth and l < lanes, then zeros up to `width`; rows `row` and `out_row` numbers
-// apart
+// apart; `mean` as above
 template <class S>
 LSTMX_INLINE void pack_transposed(const RealOf<S>* matrix, Index row, Index depth, Index lanes, Index width,
-                                  RealOf<S>* out, Index out_row) {
+                                  RealOf<S>* out, Index out_row, const RealOf<S>* mean = nullptr) {
   constexpr Index W = S::width;
   for (Index l = 0; l < width; l += W) {
     for (Index k = 0; k < depth; k += W) {
       typename S::Vec v[W];
       const Index n = depth - k < W ? depth - k : W;
-      load_transposed<S>(matrix + l * row + k, row, lanes - l, n, v);
+      load_transposed<S>(matrix + l * row + k, row, lanes - l, n, v, mean ? mean + k : nullptr);
       for (Index i = 0; i < n; ++i) store_lanes<S>(out + (k + i) * out_row + l, v[i], width - l < W ? width - l : W);
     }
   }
 }
 
 // Packs a matrix [depth, n] (row stride `row`) for products: for each group of columns, its rows one after the other.
-// `order(k)` names the k-th row to pack, -1: zeros. Returns the end of what was written.
-template <class S, class Order>
+// `order(k)` names the k-th row to pack, -1: zeros; mean(row) points to what is taken from a row, or is null. Returns the
+// end of what was written.
+template <class S, class Order, class Mean>
 LSTMX_INLINE RealOf<S>* pack_columns(const RealOf<S>* matrix, Index row, Index depth, Index n, RealOf<S>* packed,
-                                     const Order& order) {
+                                     const Order& order, const Mean& mean) {
   constexpr Index W = S::width;
   for_column_groups<S>(n, [&](Index first, Index vectors, Index lanes) {
     for (Index k = 0; k < depth; ++k) {
       const Index from = order(k);
       const RealOf<S>* source = matrix + from * row + first;
-      for (Index v = 0; v < vectors; ++v, packed += W)
-        S::store(packed, from < 0 ? S::set(0.0f) : load_lanes<S>(source + v * W, v + 1 < vectors ? W : lanes));
+      const RealOf<S>* less = from < 0 ? nullptr : mean(from);
+      for (Index v = 0; v < vectors; ++v, packed += W) {
+        const Index now = v + 1 < vectors ? W : lanes;
+        S::store(packed, from < 0 ? S::set(0.0f)
+                                  : load_less<S>(source + v * W, less ? less + first + v * W : nullptr, now));
+      }
     }
   });
   return packed;
+}
+
+template <class S, class Order>
+LSTMX_INLINE RealOf<S>* pack_columns(const RealOf<S>* matrix, Index row, Index depth, Index n, RealOf<S>* packed,
+                                     const Order& order) {
+  return pack_columns<S>(matrix, row, depth, n, packed, order, [](Index) -> const RealOf<S>* { return nullptr; });
 }
 
 }  // namespace

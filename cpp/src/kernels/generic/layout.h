@@ -4,13 +4,16 @@
 // quads of four, whose gates are 16 numbers [i i i i f f f f g g g g o o o o], so that few lanes are wasted. A narrow
 // block is what a tile takes of them: up to four quads where a vector holds a quad's gates, one where it does not.
 //   packed forward   for each block [1 + I + P][gates of the block]: the bias, a row for each x, a row for each h; then
-//                    what the cell has for each unit [unit_params][H in whole vectors]; then the projection for m V'
+//                    what the cell has for each unit [unit_params][H in whole vectors]; where it normalizes, for each
+//                    gate [3][pieces][G][W]; then the projection for m V'; then means over units
 //   packed backward  U, then W: for each panel of columns the gate rows in the order block or quad, gate, lane; then as
-//                    forward, the projection for dh V
+//                    forward, but that what is for each gate lies as gates do, the projection for dh V
 //   tape             gates: for each wide block [rows][PW], for each quad [rows][QW]
 //                    cells: for each wide block [B + rows][W], for each quad [B + rows][4]: c_0 by position, then c
 //                    after each row's step
 //                    where h is masked: what entered weight_hh [rows][P]
+//                    where there is normalization: both products, as gates, what they and c are normalized with, and
+//                    the values of h's function, as cells: 9 H and some 16 numbers a row more
 // The gates' layout serves three times: a store of the forward tile, rows contiguous over k for dH = dG U and dX = dG
 // W, and a packed operand for dW = dG^T x, dU = dG^T h. Lanes beyond H hold rubbish that nothing reads back.
 // Before backward has made them gradients, the gates of the same quad in up to R rows of a step, counted from a
@@ -57,13 +60,12 @@ struct CellTraits {
   int unit_params;                 // parameters that each unit has for itself, and where they come from and go to
   const Real* (*unit_param)(const RecurrentWeights<Real>&, int, Index H);
   Real* (*unit_gradient)(const RecurrentGradients<Real>&, int, Index H);
-  bool (*has_unit_params)(const StagedInputs<Real>&);
-  bool normalizes;  // whether it can; then there are for each gate of a unit its bias, two gains and a 1
+  bool normalizes;  // whether it can; then there are for each gate of a unit its bias and two gains
 
   template <class Cell>
   static constexpr CellTraits of() {
-    return {Cell::ih_gate,    Cell::hh_gate,       Cell::staged,          Cell::unit_params,
-            Cell::unit_param, Cell::unit_gradient, Cell::has_unit_params, Cell::normalizes};
+    return {Cell::ih_gate,    Cell::hh_gate,       Cell::staged,    Cell::unit_params,
+            Cell::unit_param, Cell::unit_gradient, Cell::normalizes};
   }
 };
 
@@ -85,30 +87,67 @@ struct Layout {
   static Index vectors(Index H) { return (H + W - 1) / W; }
   static Index quads(Index H) { return (H % W + 3) / 4; }
   static Index padded(Index H) { return H / W * W + quads(H) * 4; }  // units in memory
+  static Index pieces(Index H) { return H / W + quads(H); }
+  // where a piece's gates are in an array [pieces][G][W], in which those of a quad are repeated for R rows
+  static Index params_of(Index H, Index unit) {
+    const Index full = H / W * W;
+    return PW * (unit < full ? unit / W : H / W + (unit - full) / 4);
+  }
   static Index panel_rows(Index I, Index P) { return 1 + I + P; }
 
   // where a packing goes on after its panels
   static Index forward_panels(Index I, Index H, Index P) { return G * padded(H) * panel_rows(I, P); }
   static Index backward_panels(Index I, Index H, Index P) { return G * H * (vectors(P) + vectors(I)) * W; }
   static Index unit_params_size(const CellTraits<S>& cell, Index H) { return cell.unit_params * vectors(H) * W; }
-  static Index gate_params_size(const CellTraits<S>& cell, Index H) { return cell.normalizes ? 4 * G * padded(H) : 0; }
+  static Index gate_params_size(const CellTraits<S>& cell, Index H) { return cell.normalizes ? 3 * PW * pieces(H) : 0; }
   static Index params_size(const CellTraits<S>& cell, Index H) {
     return unit_params_size(cell, H) + gate_params_size(cell, H);
   }
 
+  static Index means_size(const CellTraits<S>& cell, Index I, Index P) { return cell.normalizes ? G * (I + P) : 0; }
+
   static Index pack_forward_size(const CellTraits<S>& cell, Index I, Index H, Index P) {
-    return forward_panels(I, H, P) + params_size(cell, H) + (P != H ? H * vectors(P) * W : 0);
+    return forward_panels(I, H, P) + params_size(cell, H) + (P != H ? H * vectors(P) * W : 0) + means_size(cell, I, P);
   }
   static Index pack_backward_size(const CellTraits<S>& cell, Index I, Index H, Index P) {
-    return backward_panels(I, H, P) + params_size(cell, H) + (P != H ? P * vectors(H) * W : 0);
+    return backward_panels(I, H, P) + params_size(cell, H) + (P != H ? P * vectors(H) * W : 0) + means_size(cell, I, P);
   }
 
   static Index tape_cells(const RecurrentSizes& n) { return padded(n.H) * (n.B + n.rows); }
   static Index tape_gates(const RecurrentSizes& n) { return G * padded(n.H) * n.rows; }
-  // the normalized products with x and with h, as gates; 1 / the deviations of both, by row [2][G] or by step [2][G *
-  // H]
+  // What was normalized with. Layer normalization: 1 / the deviations of the products with x and with h, then c's means
+  // and 1 / its deviations, each four times: [4][rows][G]. Batch normalization, by step: the first two by gate and
+  // unit, the others by unit.
+  struct Moments {
+    Real* first;
+    Index rows, gates, units;  // rows 0: by step
+
+    // `which` of the four
+    Real* at(int which, Index t, Index row) const {
+      if (rows > 0) return first + (which * rows + row) * G;
+      return first + t * 2 * (gates + units) + (which < 2 ? which * gates : 2 * gates + (which - 2) * units);
+    }
+    // c of a piece whose first row is `row`
+    template <bool quads>
+    Vec normalized(const Piece<S, quads>& piece, Vec c, Index t, Index row) const {
+      const auto read = [&](int which) {
+        const Real* p = at(which, t, row);
+        return rows == 0 ? piece.of_units(p) : quads ? piece.load(p) : S::set(*p);
+      };
+      return S::mul(S::sub(c, read(2)), read(3));
+    }
+  };
+  static Moments moments_of(const RecurrentSizes& n, Index rows, Real* first) {
+    return {first, n.by_batch ? 0 : rows, G * padded(n.H), vectors(n.H) * W};
+  }
+  static Index moments_size(const RecurrentSizes& n, Index steps, Index rows) {
+    return n.by_batch ? steps * 2 * (G * padded(n.H) + vectors(n.H) * W) : 4 * G * rows;
+  }
+
+  // the products with x and with h, as gates, normalized over rows or to be over units, and what with; the values of
+  // h's function, as cells
   static Index normalized_size(const RecurrentSizes& n) {
-    return 2 * tape_gates(n) + (n.by_batch ? 2 * G * padded(n.H) * n.T : 2 * G * n.rows);
+    return 2 * tape_gates(n) + moments_size(n, n.T, n.rows) + padded(n.H) * n.rows;
   }
   static Real* normalized_of(const RecurrentSizes& n, Real* tape) {
     return tape + tape_gates(n) + tape_cells(n) + (n.masked ? n.rows * n.P : 0);
@@ -198,8 +237,33 @@ struct Layout {
   // where the block's rows of a packed panel begin
   static Index panel_of(const Block& block, Index I, Index P) { return G * block.unit * panel_rows(I, P); }
 
+  // The means over the units of each gate of both weight matrices' columns, [G][columns]. Without them the weights'
+  // products have mean 0 over units, as layer normalization wants it.
+  struct UnitMeans {
+    const Real *ih, *hh;  // or null
+  };
+  static UnitMeans unit_means(const RecurrentWeights<Real>& w, Index I, Index H, Index P, Real* means) {
+    if (!w.layer_norm) return {nullptr, nullptr};
+    find_unit_means(w.weight_ih, H, I, means);
+    find_unit_means(w.weight_hh, H, P, means + G * I);
+    return {means, means + G * I};
+  }
+  static void find_unit_means(const Real* weight, Index H, Index columns, Real* means) {
+    set_zero(means, G * columns);
+    for (Index g = 0; g < G; ++g, means += columns, weight += H * columns) {
+      for (Index k = 0; k < columns; k += W) {
+        const Index lanes = columns - k < W ? columns - k : W;
+        for_row_blocks(H, [&](Index unit, Index count) {
+          add_column_sums<S, 1>(weight + unit * columns + k, 0, columns, count, means + k, lanes);
+        });
+      }
+      for (Index k = 0; k < columns; ++k) means[k] /= static_cast<Real>(H);
+    }
+  }
+
   static void pack_forward(const CellTraits<S>& cell, const RecurrentWeights<Real>& w, Index I, Index H, Index P,
                            Real* packed) {
+    const UnitMeans means = unit_means(w, I, H, P, packed + pack_forward_size(cell, I, H, P) - means_size(cell, I, P));
     for_gates(H, [&](const Block& block, Index lane, Index width, int gate, Index unit, Index lanes) {
       const Index row = gates_of(block), ih = cell.ih_gate[gate], hh = cell.hh_gate[gate];
       Real* out = packed + panel_of(block, I, P) + lane;
@@ -207,11 +271,11 @@ struct Layout {
         return b && g >= 0 ? S::load_n(b + g * H + unit, lanes) : S::set(0.0f);
       };
       store_lanes<S>(out, S::add(bias(w.bias_ih, ih), bias(w.bias_hh, hh)), width);
-      pack_gate(w.weight_ih, ih, I, H, unit, lanes, width, out + row, row);
-      pack_gate(w.weight_hh, hh, P, H, unit, lanes, width, out + (1 + I) * row, row);
+      pack_gate(w.weight_ih, means.ih, ih, I, H, unit, lanes, width, out + row, row);
+      pack_gate(w.weight_hh, means.hh, hh, P, H, unit, lanes, width, out + (1 + I) * row, row);
     });
     packed += forward_panels(I, H, P);
-    packed = pack_params(cell, w, H, packed);
+    packed = pack_params<true>(cell, w, H, packed);
     if (P != H) {
       for_column_groups<S>(P, [&](Index first, Index vectors, Index lanes) {
         const Index row = vectors * W, columns = row - W + lanes;
@@ -238,43 +302,47 @@ struct Layout {
         return gate < 0 ? -1 : gate * H + unit + rest % units;
       };
     };
-    const auto pack = [&](const Real* weight, Index columns, const Index* rows) {
+    const UnitMeans means = unit_means(w, I, H, P, packed + pack_backward_size(cell, I, H, P) - means_size(cell, I, P));
+    const auto pack = [&](const Real* weight, const Real* of_gates, Index columns, const Index* rows) {
       for_panels<S>(columns, [&]<class X>(Index first, Index panel_vectors, Index lanes) {
         pack_columns<X>(weight + first, columns, G * H, (panel_vectors - 1) * X::width + lanes, packed + G * H * first,
-                        order(rows));
+                        order(rows),
+                        [&](Index row) { return of_gates ? of_gates + row / H * columns + first : nullptr; });
       });
       packed += G * H * vectors(columns) * W;
     };
-    pack(w.weight_hh, P, cell.hh_gate);
-    pack(w.weight_ih, I, cell.ih_gate);
-    packed = pack_params(cell, w, H, packed);
+    pack(w.weight_hh, means.hh, P, cell.hh_gate);
+    pack(w.weight_ih, means.ih, I, cell.ih_gate);
+    packed = pack_params<false>(cell, w, H, packed);
     if (P != H) pack_columns<S>(w.weight_hr, H, P, H, packed, [](Index k) { return k; });
   }
 
   // one gate of some units of a weight matrix of `depth` columns; a gate that it lacks is zeros
-  static void pack_gate(const Real* weight, Index gate, Index depth, Index H, Index unit, Index lanes, Index width,
-                        Real* out, Index row) {
+  static void pack_gate(const Real* weight, const Real* means, Index gate, Index depth, Index H, Index unit,
+                        Index lanes, Index width, Real* out, Index row) {
     if (gate >= 0) {
-      pack_transposed<S>(weight + (gate * H + unit) * depth, depth, depth, lanes, width, out, row);
+      pack_transposed<S>(weight + (gate * H + unit) * depth, depth, depth, lanes, width, out, row,
+                         means ? means + gate * depth : nullptr);
     } else {
       for (Index k = 0; k < depth; ++k) store_lanes<S>(out + k * row, S::set(0.0f), width);
     }
   }
 
-  // what the cell has for each unit, then what it has for each gate of a unit; returns its end
+  // what the cell has for each unit, then what it has for each gate of a unit, by piece or as gates are; returns its
+  // end
+  template <bool by_piece>
   static Real* pack_params(const CellTraits<S>& cell, const RecurrentWeights<Real>& w, Index H, Real* packed) {
     packed = pack_unit_params(cell, w, H, packed);
     if (!cell.normalizes) return packed;
     for_gates(H, [&](const Block& block, Index lane, Index width, int gate, Index unit, Index lanes) {
-      Real* out = packed + G * block.unit + lane;
-      Index first = gate * H + unit;
-      const Index plane = G * padded(H);
-      for (Index l = 0; l < width; ++l, ++out, ++first) {
-        const bool valid = l < lanes && w.gain_ih != nullptr;
-        out[0] = (valid && w.bias_ih ? w.bias_ih[first] : 0) + (valid && w.bias_hh ? w.bias_hh[first] : 0);
-        out[plane] = valid ? w.gain_ih[first] : 0;
-        out[2 * plane] = valid ? w.gain_hh[first] : 0;
-        out[3 * plane] = valid ? 1 : 0;
+      Real* out = packed + (by_piece ? params_of(H, unit) + gate * W : G * block.unit + lane);
+      const Index plane = PW * pieces(H);
+      for (Index l = 0; l < (by_piece ? W : width); ++l, ++out) {
+        const bool valid = l % width < lanes && w.gain_ih != nullptr;
+        const Index at = gate * H + unit + l % width;
+        out[0] = (valid && w.bias_ih ? w.bias_ih[at] : 0) + (valid && w.bias_hh ? w.bias_hh[at] : 0);
+        out[plane] = valid ? w.gain_ih[at] : 0;
+        out[2 * plane] = valid ? w.gain_hh[at] : 0;
       }
     });
     return packed + gate_params_size(cell, H);
@@ -317,8 +385,8 @@ struct Layout {
     return {balanced_positions(n, schedule, team), {0, vectors(n.H)}, false};
   }
 
-  // positions that stay together: with quads, R
-  static Index together(const RecurrentSizes& n) { return quads(n.H) > 0 ? R : 1; }
+  // positions that stay together: with quads, or sums over units that rows make together, R
+  static Index together(const RecurrentSizes& n) { return quads(n.H) > 0 || (n.normalized && !n.by_batch) ? R : 1; }
   static Index row_groups(const RecurrentSizes& n) { return (n.B + together(n) - 1) / together(n); }
 
   // this thread's positions, such that all threads have about the same number of rows

@@ -45,7 +45,36 @@ struct Piece {
     }
   }
 
+  // the gates of each unit, from and to a plane of gates, whose quads stand row by row
+  void load_gates(const Real* p, Vec (&v)[4]) const {
+    LSTMX_UNROLL
+    for (int g = 0; g < 4; ++g) v[g] = quads && g / quad_vectors >= rows ? S::set(0.0f) : S::load(p + g * W);
+    if constexpr (quads) S::gates_of_quads(v);
+  }
+  void store_gates(Real* p, Vec (&v)[4]) const {
+    if constexpr (quads) S::quads_of_gates(v);
+    LSTMX_UNROLL
+    for (int g = 0; g < 4; ++g)
+      if (!quads || g / quad_vectors < rows) S::store(p + g * W, v[g]);
+  }
+  // what all rows share, from an array [pieces][G][W] (layout.h)
+  void gates_of_all(const Real* p, Vec (&v)[4]) const {
+    LSTMX_UNROLL
+    for (int g = 0; g < 4; ++g) v[g] = S::load(p + g * W);
+  }
+  // four numbers of each row, that all units share
+  void of_each_row(const Real* p, Vec (&v)[4]) const {
+    if constexpr (quads) {
+      S::spread_fours(load(p), v);
+    } else {
+      LSTMX_UNROLL
+      for (int g = 0; g < 4; ++g) v[g] = S::set(p[g]);
+    }
+  }
+
  private:
+  static constexpr int quad_vectors = 16 / W;  // of a quad's gates
+
   template <int l>
   void store_fours(Real* const (&row)[R], Vec v) const {
     if constexpr (l < R) {
@@ -61,12 +90,21 @@ struct CellInputs {
   using Real = typename S::Real;
   using Vec = typename S::Vec;
   Vec c;                                                      // before the step
-  Vec unit_param[Cell::unit_params ? Cell::unit_params : 1];  // Cell::has_unit_params
+  Vec unit_param[Cell::unit_params ? Cell::unit_params : 1];  // Cell::params_read
   bool keeps_h, keeps_c;                                      // whether there is:
   Vec h, keep_h;                                              // h before the step, and how much of it stays
   Vec keep_c;                                                 // how much of c stays
-  Vec normalized, d_normalized;                               // on the way back, with layer normalization
 };
+
+// no loop, for the compiler to keep what it reads in registers
+template <int e, class Cell, class S, bool quads>
+LSTMX_INLINE void read_params(CellInputs<S, Cell>& in, const Piece<S, quads>& piece, const RealOf<S>* unit_params,
+                              Index stride, const Range& read) {
+  if constexpr (e < Cell::unit_params) {
+    if (e >= read.begin && e < read.end) in.unit_param[e] = piece.of_units(unit_params + e * stride);
+    read_params<e + 1, Cell>(in, piece, unit_params, stride, read);
+  }
+}
 
 // `c`: of the piece, before the step; view_row(view, i) and h_row(i): where the piece's i-th row of a view [T,B,*] and
 // of h before the step are; a row more than there are reads zeros.
@@ -82,9 +120,7 @@ LSTMX_INLINE CellInputs<S, Cell> read_inputs(const Piece<S, quads>& piece, const
   };
   CellInputs<S, Cell> in;
   in.c = piece.load(c);
-  if (Cell::has_unit_params(staged)) {
-    for (int e = 0; e < Cell::unit_params; ++e) in.unit_param[e] = piece.of_units(unit_params + e * stride);
-  }
+  read_params<0, Cell>(in, piece, unit_params, stride, Cell::params_read(staged));
   in.keeps_h = staged.keep_h.data != nullptr && !projects;  // of a projection it acts on what is projected
   in.keeps_c = staged.keep_c.data != nullptr;
   if (in.keeps_h) {

@@ -34,20 +34,20 @@ struct StagedForward : ForwardFrame<S> {
     }
     const Index row = F::template gate_row<training>(k, t, begin) + first;
     if (a.size.normalized) {
-      multiply(k, {k.products[0], true, false, false}, row, count);
-      multiply(k, {k.products[1], false, true, false}, row, count);
-      if (a.size.by_batch) {
-        normalize_batch(k, t, training ? t : 0, row, count);
-      } else {
-        normalize_rows(k, row, count);
+      for (int side = 0; side < 2; ++side) {
+        multiply(k, {k.products[side], side == 0, side == 1, false}, row, count);
+        if (a.size.by_batch) {
+          normalize_batch(k, side, t, row, count);
+        } else {
+          normalize_rows(k, side, row, count);
+        }
       }
-      add_normalized(k, row, count);
     } else {
       multiply(k, {k.gates, !k.hoisted, true, true}, row, count);
     }
     k.apply(k, t, row, count, before + first, after + first);
     if (a.size.normalized) {
-      normalize_cells(k, t, first, count);
+      normalize_cells(k, t, row, first, count);
       k.apply_output(k, t, row, count, before + first, after + first);
     }
     if (a.size.P != a.size.H) project_outputs(k, t, count);
@@ -121,78 +121,62 @@ struct StagedForward : ForwardFrame<S> {
     });
   }
 
-  static const Real* gate_params(const Context& k) {
-    const RecurrentSizes& n = k.a.size;
-    return k.a.packed + L::forward_panels(n.I, n.H, n.P) + L::unit_params_size(*k.cell, n.H);
-  }
-
-  // both products become normalized, over the units of each row
-  static void normalize_rows(const Context& k, Index row, Index count) {
+  // what a product, whose mean is 0, is normalized with, over the units of each row
+  static void normalize_rows(const Context& k, int side, Index row, Index count) {
     using N = Normalize<S>;
-    const Index H = k.a.size.H;
     const Real eps = static_cast<Real>(k.a.staged.options->eps);
-    const Real* valid = gate_params(k) + 3 * G * L::padded(H);
-    N::for_groups(count, [&](Index first, Index rows) {
-      Real* scales = k.scales + (row + first) * 2 * G;
-      for (int side = 0; side < 2; ++side) {
-        N::gates(k.products[side], H, k.gate_rows, row + first, rows, valid, eps,
-                 [&](Index i) { return scales + i * 2 * G + side * G; });
-      }
+    N::for_row_groups(row, count, [&](Index first, Index rows) {
+      N::deviations(k.products[side], k.a.size.H, k.gate_rows, first, rows, eps, k.moments.at(side, 0, first));
     });
   }
 
-  // the same over the rows of step t; `to`: where its deviations go
-  static void normalize_batch(const Context& k, Index t, Index to, Index row, Index count) {
+  // a product becomes normalized over the rows of step t
+  static void normalize_batch(const Context& k, int side, Index t, Index row, Index count) {
     using N = Normalize<S>;
     const StagedInputs<Real>& staged = k.a.staged;
-    const Index H = k.a.size.H, plane = G * L::padded(H);
+    const Index H = k.a.size.H;
     const Real eps = static_cast<Real>(staged.options->eps);
-    for (int side = 0; side < 2; ++side) {
-      Real* scales = k.scales + (2 * to + side) * plane;
-      N::for_columns_of_gates(
-          H, k.part, k.gate_rows, row, [&](Index at, Index distance, Index by_unit, int index, Index unit) {
-            Vec mean, variance;
-            const bool given = N::read_statistics(staged, side, t, H, unit, index, mean, variance);
-            S::store(scales + by_unit, N::columns(k.products[side] + at, distance, count, given, mean, variance, eps));
-            if (staged.made.steps <= t) return;
-            N::write_gates(staged.made.mean[side] + t * G * H, mean, H, unit, index);
-            N::write_gates(staged.made.variance[side] + t * G * H, variance, H, unit, index);
-          });
-    }
+    Real* scales = k.moments.at(side, moments_step(k, t), row);
+    N::for_columns_of_gates(H, k.part, k.gate_rows, row,
+                            [&](Index at, Index distance, Index by_unit, int index, Index unit) {
+                              Vec mean, variance;
+                              const bool given = N::read_statistics(staged, side, t, H, unit, index, mean, variance);
+                              Real* first = k.products[side] + at;
+                              const Vec scale = N::columns(first, distance, count, given, mean, variance, eps);
+                              N::normalize_columns(first, distance, count, mean, scale);
+                              S::store(scales + by_unit, scale);
+                              if (staged.made.steps <= t) return;
+                              N::write_gates(staged.made.mean[side] + t * G * H, mean, H, unit, index);
+                              N::write_gates(staged.made.variance[side] + t * G * H, variance, H, unit, index);
+                            });
   }
 
-  // c as h sees it
-  static void normalize_cells(const Context& k, Index t, Index first, Index count) {
+  // only a tape keeps them for all steps
+  static Index moments_step(const Context& k, Index t) { return k.a.tape ? t : 0; }
+
+  // what c is normalized with, as h sees it
+  static void normalize_cells(const Context& k, Index t, Index row, Index first, Index count) {
     using N = Normalize<S>;
     const StagedInputs<Real>& staged = k.a.staged;
-    const Index H = k.a.size.H, stride = L::vectors(H) * W;
+    const Index H = k.a.size.H, stride = L::vectors(H) * W, step = moments_step(k, t);
     const Real eps = static_cast<Real>(staged.options->eps);
     if (!k.a.size.by_batch) {
-      for (Index p = first; p < first + count; ++p) N::units(k.seen + p * stride, H, eps);
+      N::for_row_groups(0, count, [&](Index r, Index rows) {
+        N::units(k.seen + (first + r) * stride, stride, H, rows, eps, k.moments.at(2, step, row + r),
+                 k.moments.at(3, step, row + r));
+      });
       return;
     }
     N::for_columns_of_units(H, k.part, [&](Index unit, Index lanes) {
       Vec mean, variance;
       const bool given = N::read_statistics(staged, 2, t, H, unit, 0, mean, variance);
-      N::columns(k.seen + first * stride + unit, stride, count, given, mean, variance, eps);
+      const Vec scale = N::columns(k.seen + first * stride + unit, stride, count, given, mean, variance, eps);
+      S::store(k.moments.at(2, step, row) + unit, mean);
+      S::store(k.moments.at(3, step, row) + unit, scale);
       if (staged.made.steps <= t) return;
       store_lanes<S>(staged.made.mean[2] + t * H + unit, mean, lanes);
       store_lanes<S>(staged.made.variance[2] + t * H + unit, variance, lanes);
     });
-  }
-
-  // gates = bias + the sum of both normalized products times their gains
-  static void add_normalized(const Context& k, Index row, Index count) {
-    const Index H = k.a.size.H, plane = G * L::padded(H);
-    const Real *bias = gate_params(k), *gain_ih = bias + plane, *gain_hh = gain_ih + plane;
-    const Real *x = k.products[0], *h = k.products[1];
-    Normalize<S>::for_columns_of_gates(
-        H, k.part, k.gate_rows, row, [&](Index at, Index distance, Index unit, int, Index) {
-          for (Index r = 0; r < count; ++r, at += distance) {
-            const Vec with_h = S::fma(S::load(h + at), S::load(gain_hh + unit), S::load(bias + unit));
-            S::store(k.gates + at, S::fma(S::load(x + at), S::load(gain_ih + unit), with_h));
-          }
-        });
   }
 
   // y = weight_hr outputs, or what zoneout makes of it
@@ -218,7 +202,7 @@ struct StagedCell : Layout<S> {
   using Real = typename S::Real;
   using Vec = typename S::Vec;
   using Context = typename ForwardFrame<S>::Context;
-  using L::W, L::G, L::R;
+  using L::W, L::G, L::PW, L::R;
 
   static const Real* unit_params(const RecurrentForward<Real>& a) {
     return a.packed + L::forward_panels(a.size.I, a.size.H, a.size.P);
@@ -232,7 +216,8 @@ struct StagedCell : Layout<S> {
 
   // what the cell reads beside its gates; `c`: of the piece, before the step
   template <bool quads>
-  static CellInputs<S, Cell> inputs(const Context& k, Index t, const Piece<S, quads>& piece, Index p, const Real* c) {
+  LSTMX_INLINE CellInputs<S, Cell> inputs(const Context& k, Index t, const Piece<S, quads>& piece, Index p,
+                                          const Real* c) {
     const RecurrentForward<Real>& a = k.a;
     return read_inputs<Cell>(
         piece, c, unit_params(a), L::vectors(a.size.H) * W, a.staged, a.size.P != a.size.H, k.zeros,
@@ -240,13 +225,36 @@ struct StagedCell : Layout<S> {
         [&](Index i) { return k.h[p + i]; });
   }
 
+  // bias + the sum of both normalized products times their gains
+  template <bool quads>
+  static void normalized_gates(const Context& k, Index row, const Piece<S, quads>& piece, Index at, Vec (&gate)[G]) {
+    const Index H = k.a.size.H, plane = PW * L::pieces(H);
+    const Real* params = unit_params(k.a) + L::unit_params_size(*k.cell, H) + L::params_of(H, piece.unit);
+    piece.gates_of_all(params, gate);
+    LSTMX_UNROLL
+    for (int side = 1; side >= 0; --side) {
+      Vec v[G], gain[G], scale[G];
+      piece.load_gates(k.products[side] + at, v);
+      piece.gates_of_all(params + (1 + side) * plane, gain);
+      if (!k.a.size.by_batch) {
+        piece.of_each_row(k.moments.at(side, 0, row), scale);
+        LSTMX_UNROLL
+        for (int g = 0; g < G; ++g) v[g] = S::mul(v[g], scale[g]);
+      }
+      LSTMX_UNROLL
+      for (int g = 0; g < G; ++g) gate[g] = S::fma(v[g], gain[g], gate[g]);
+    }
+  }
+
   // from and to the gates, which a tape keeps; `before` and `after`: rows of c
-  static void apply(const Context& k, Index t, Index row, Index count, Index before, Index after) {
+  static void apply(const Context& shared, Index t, Index row, Index count, Index before, Index after) {
+    const Context k = shared;  // what no store can change
     const RecurrentForward<Real>& a = k.a;
     const Index stride = L::vectors(a.size.H) * W, first = k.part.positions.begin;
     L::for_pieces_of_step(a.size.H, k.part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
       constexpr Index units = quads ? 4 : W;
-      Real* gates = k.gates + G * piece.unit * k.gate_rows + (row + r) * G * units;
+      const Index at = G * piece.unit * k.gate_rows + (row + r) * G * units;
+      Real* gates = k.gates + at;
       Real* cells = k.cells + piece.unit * k.cell_rows;
       const Index p = first + r;
       Real* to[R] = {};
@@ -256,10 +264,11 @@ struct StagedCell : Layout<S> {
         set_outputs(k, p, piece.rows, to);
       }
       Vec gate[G], c, h;
-      LSTMX_UNROLL
-      for (int g = 0; g < G; ++g)
-        gate[g] = quads && g / L::quad_vectors >= piece.rows ? S::set(0.0f) : S::load(gates + g * W);
-      if constexpr (quads) S::gates_of_quads(gate);
+      if (a.size.normalized) {
+        normalized_gates(k, row + r, piece, at, gate);
+      } else {
+        piece.load_gates(gates, gate);
+      }
       Cell::forward(a.staged.options, gate, inputs(k, t, piece, p, cells + (before + r) * units), c, h);
       piece.store(cells + (after + r) * units, c);
       piece.to_rows(to, h);
@@ -271,21 +280,26 @@ struct StagedCell : Layout<S> {
   }
 
   // h, once what it sees of c is normalized
-  static void apply_output(const Context& k, Index t, Index row, Index count, Index before, Index) {
+  static void apply_output(const Context& shared, Index t, Index row, Index count, Index before, Index) {
+    const Context k = shared;
+    const Index step = StagedForward<S>::moments_step(k, t);
     const RecurrentForward<Real>& a = k.a;
     const Index stride = L::vectors(a.size.H) * W, first = k.part.positions.begin;
     L::for_pieces_of_step(a.size.H, k.part, count, [&]<bool quads>(const Piece<S, quads>& piece, Index r) {
       constexpr Index units = quads ? 4 : W;
       const Real* gates = k.gates + G * piece.unit * k.gate_rows + (row + r) * G * units;
-      const Real* c = k.cells + piece.unit * k.cell_rows + (before + r) * units;
+      const Real* c_prev = k.cells + piece.unit * k.cell_rows + (before + r) * units;
       const Index p = first + r;
       const Real* seen[R];
       for (Index i = 0; i < R; ++i) seen[i] = i < piece.rows ? k.seen + (p + i) * stride : k.zeros;
       Real* to[R] = {};
       set_outputs(k, p, piece.rows, to);
-      const auto in = inputs(k, t, piece, p, c);
+      const auto in = inputs(k, t, piece, p, c_prev);
       const Vec out = piece.load(gates + 3 * piece.size());
-      piece.to_rows(to, Cell::output(*a.staged.options, out, Cell::seen_of(piece.of_rows(seen), in), in));
+      const Vec c = k.moments.normalized(piece, piece.of_rows(seen), step, row + r);
+      const Vec value = Cell::value_of(*a.staged.options, Cell::seen_of(c, in));
+      if (k.values) piece.store(k.values + piece.unit * k.gate_rows + (row + r) * units, value);
+      piece.to_rows(to, Cell::output(out, value, in));
     });
   }
 };

@@ -96,9 +96,9 @@ struct CellEntries {
   static void backward(const RecurrentBackward<Real>& a) {
     using Back = CellBackward<S, Cell>;
     if constexpr (Cell::normalizes) {
-      Backward<S>::run(a, traits, {&Back::run, &Back::seen, &Back::seen_back});
+      Backward<S>::run(a, traits, {&Back::run, &Back::seen_back});
     } else {
-      Backward<S>::run(a, traits, {&Back::run, nullptr, nullptr});
+      Backward<S>::run(a, traits, {&Back::run, nullptr});
     }
   }
 };

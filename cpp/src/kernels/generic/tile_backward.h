@@ -185,6 +185,7 @@ struct TileBackward : BackwardFrame<S> {
         const bool fit_h =
             k.gates_h == k.gates_x ? fit : split_gates(k, k.gates_h, first_row + r, count, columns, work);
         add_features(k, rows.h + r, n.I, n.P, k.gates_h, first_row + r, count, columns, fit_h, work);
+        if (n.normalized) continue;  // the bias's come with the gains'
         for (Index tile = columns.begin; tile < columns.end; ++tile) {
           const auto at = L::gate_tile(n.H, tile);
           add_column_sums<S, 1>(k.gates + L::place_of(at, n.rows) + (first_row + r) * at.row, 0, at.row, count,

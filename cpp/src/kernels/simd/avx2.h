@@ -48,6 +48,23 @@ struct Avx2 {
     v[2] = _mm256_permute2f128_ps(i, f, 0x31);
     v[3] = _mm256_permute2f128_ps(g, o, 0x31);
   }
+  // lane 4r + j: the sum of lanes j, j + 4, ... of v[r]
+  LSTMX_INLINE Vec fours_of_rows(const Vec (&v)[2]) {
+    return add(_mm256_permute2f128_ps(v[0], v[1], 0x20), _mm256_permute2f128_ps(v[0], v[1], 0x31));
+  }
+  // lane 4k + j: the sum of lanes 4k to 4k + 3 of v[j]
+  LSTMX_INLINE Vec sums_of_fours(const Vec (&v)[4]) {
+    const Vec a = add(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
+    const Vec b = add(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
+    return add(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+  }
+  // to[j]: of each four lanes the j-th, in all four
+  LSTMX_INLINE void spread_fours(Vec v, Vec (&to)[4]) {
+    to[0] = _mm256_permute_ps(v, 0x00);
+    to[1] = _mm256_permute_ps(v, 0x55);
+    to[2] = _mm256_permute_ps(v, 0xaa);
+    to[3] = _mm256_permute_ps(v, 0xff);
+  }
   // v[i][j] <-> v[j][i]
   LSTMX_INLINE void transpose(Vec (&v)[width]) {
     Vec by_column[4][2];

@@ -33,6 +33,21 @@ struct Avx2Double {
   // A quad [i f g o] of four units is its gates already.
   LSTMX_INLINE void gates_of_quads(Vec (&)[4]) {}
   LSTMX_INLINE void quads_of_gates(Vec (&)[4]) {}
+  // lane 4r + j: the sum of lanes j, j + 4, ... of v[r]
+  LSTMX_INLINE Vec fours_of_rows(const Vec (&v)[1]) { return v[0]; }
+  // lane 4k + j: the sum of lanes 4k to 4k + 3 of v[j]
+  LSTMX_INLINE Vec sums_of_fours(const Vec (&v)[4]) {
+    const Vec a = add(_mm256_unpacklo_pd(v[0], v[1]), _mm256_unpackhi_pd(v[0], v[1]));
+    const Vec b = add(_mm256_unpacklo_pd(v[2], v[3]), _mm256_unpackhi_pd(v[2], v[3]));
+    return add(_mm256_permute2f128_pd(a, b, 0x20), _mm256_permute2f128_pd(a, b, 0x31));
+  }
+  // to[j]: of each four lanes the j-th, in all four
+  LSTMX_INLINE void spread_fours(Vec v, Vec (&to)[4]) {
+    to[0] = _mm256_permute4x64_pd(v, 0x00);
+    to[1] = _mm256_permute4x64_pd(v, 0x55);
+    to[2] = _mm256_permute4x64_pd(v, 0xaa);
+    to[3] = _mm256_permute4x64_pd(v, 0xff);
+  }
   // v[i][j] <-> v[j][i]
   LSTMX_INLINE void transpose(Vec (&v)[width]) {
     const Vec a = _mm256_unpacklo_pd(v[0], v[1]), b = _mm256_unpackhi_pd(v[0], v[1]);

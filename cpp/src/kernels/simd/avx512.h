@@ -47,6 +47,25 @@ struct Avx512 {
     v[3] = _mm512_shuffle_f32x4(c, d, 0xdd);
   }
   LSTMX_INLINE void quads_of_gates(Vec (&v)[4]) { gates_of_quads(v); }
+  // lane 4r + j: the sum of lanes j, j + 4, ... of v[r]
+  LSTMX_INLINE Vec fours_of_rows(const Vec (&v)[4]) {
+    const Vec a = add(_mm512_shuffle_f32x4(v[0], v[1], 0x44), _mm512_shuffle_f32x4(v[0], v[1], 0xee));
+    const Vec b = add(_mm512_shuffle_f32x4(v[2], v[3], 0x44), _mm512_shuffle_f32x4(v[2], v[3], 0xee));
+    return add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  }
+  // lane 4k + j: the sum of lanes 4k to 4k + 3 of v[j]
+  LSTMX_INLINE Vec sums_of_fours(const Vec (&v)[4]) {
+    const Vec a = add(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    const Vec b = add(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    return add(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+  }
+  // to[j]: of each four lanes the j-th, in all four
+  LSTMX_INLINE void spread_fours(Vec v, Vec (&to)[4]) {
+    to[0] = _mm512_permute_ps(v, 0x00);
+    to[1] = _mm512_permute_ps(v, 0x55);
+    to[2] = _mm512_permute_ps(v, 0xaa);
+    to[3] = _mm512_permute_ps(v, 0xff);
+  }
   // v[i][j] <-> v[j][i]
   LSTMX_INLINE void transpose(Vec (&v)[width]) {
     Vec by_column[4][4];

@@ -45,6 +45,24 @@ struct Avx512Double {
     v[2] = _mm512_shuffle_f64x2(i, f, 0xee);
     v[3] = _mm512_shuffle_f64x2(g, o, 0xee);
   }
+  // lane 4r + j: the sum of lanes j, j + 4, ... of v[r]
+  LSTMX_INLINE Vec fours_of_rows(const Vec (&v)[2]) {
+    return add(_mm512_shuffle_f64x2(v[0], v[1], 0x44), _mm512_shuffle_f64x2(v[0], v[1], 0xee));
+  }
+  // lane 4k + j: the sum of lanes 4k to 4k + 3 of v[j]
+  LSTMX_INLINE Vec sums_of_fours(const Vec (&v)[4]) {
+    const Vec a = add(_mm512_unpacklo_pd(v[0], v[1]), _mm512_unpackhi_pd(v[0], v[1]));
+    const Vec b = add(_mm512_unpacklo_pd(v[2], v[3]), _mm512_unpackhi_pd(v[2], v[3]));
+    const Vec low = _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), b);
+    return add(low, _mm512_permutex2var_pd(a, _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15), b));
+  }
+  // to[j]: of each four lanes the j-th, in all four
+  LSTMX_INLINE void spread_fours(Vec v, Vec (&to)[4]) {
+    to[0] = _mm512_permutex_pd(v, 0x00);
+    to[1] = _mm512_permutex_pd(v, 0x55);
+    to[2] = _mm512_permutex_pd(v, 0xaa);
+    to[3] = _mm512_permutex_pd(v, 0xff);
+  }
   // v[i][j] <-> v[j][i]
   LSTMX_INLINE void transpose(Vec (&v)[width]) {
     Vec pairs[2][4];  // of columns j, j + 2, j + 4, j + 6: two rows in each 128 bits

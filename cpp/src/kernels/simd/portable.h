@@ -126,6 +126,20 @@ struct Portable : PortableVector<Real_> {
       v[i] = load(column);
     }
   }
+  // lane 4r + j: the sum of lanes j, j + 4, ... of v[r]
+  LSTMX_INLINE Vec fours_of_rows(const Vec (&v)[1]) { return v[0]; }
+  // lane 4k + j: the sum of lanes 4k to 4k + 3 of v[j]
+  LSTMX_INLINE Vec sums_of_fours(const Vec (&v)[4]) {
+    Vec by_lane[4] = {v[0], v[1], v[2], v[3]};
+    transpose(by_lane);
+    return (by_lane[0] + by_lane[1]) + (by_lane[2] + by_lane[3]);
+  }
+  // to[j]: of each four lanes the j-th, in all four
+  LSTMX_INLINE void spread_fours(Vec v, Vec (&to)[4]) {
+    Real lanes[width];
+    store(lanes, v);
+    for (int j = 0; j < 4; ++j) to[j] = set(lanes[j]);
+  }
   template <int>
   LSTMX_INLINE void store_four(Real* p, Vec a, ptrdiff_t n) {
     store_n(p, a, n);
