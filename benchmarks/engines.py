@@ -4,10 +4,10 @@
     python benchmarks/engines.py --number 0 --threads 1
 
 Only precisions that the active target has an engine for are measured: `highest` and `high` against PyTorch in
-float32, `medium` against PyTorch in bfloat16. Then the cost rule: random shapes (those of sweep.py), each at the
-precision as the rule chooses and with `engine="fma"`, by turns in one process; where the rule keeps the engine
-off both are the same code, and nothing is timed. Writes results/engines.json and RESULTS.md. Exit status 1 if a
-side failed or the rule was wrong: slower than the units by more than 3 %.
+float32, `medium` against PyTorch in bfloat16. Then the cost rule: random shapes (those of sweep.py), each at
+the precision as the rule chooses and with `engine="fma"`, by turns in one process; where the rule keeps the
+engine off both are the same code, and nothing is timed. Writes results/engines.json and RESULTS.md. Exit
+status 1 if a side failed or the rule was wrong: slower than the units by more than 3 %.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lstmx._bench import MODES, SIDES, Case, Worker, compare, pin, processors, r
 from shapes import AGAINST_TORCH_BY_ENGINE, SHAPES
 from sweep import draw
 
-# What two sides may differ by. Sums of bf16 products agree no better, and PyTorch rounds states to bf16 as well.
+# What two sides may differ by: sums of bf16 products agree no better, and PyTorch's states are bf16 as well.
 TOLERANCE = {"highest": 1e-4, "high": 1e-3, "medium": 0.15}
 PEER = {"highest": "torch", "high": "torch", "medium": "torch-bf16"}
 WORST = 0.97
@@ -37,7 +37,11 @@ SWEEP_ROUNDS, SWEEP_SECONDS = 5, 0.04
 
 def precisions() -> list[str]:
     """Those that the active target has an engine for."""
-    return [p for p in ("highest", "high", "medium") if lstmx.LSTM(64, 64, precision=p).products(64)[0].engine != "fma"]
+    return [
+        p
+        for p in ("highest", "high", "medium")
+        if lstmx.LSTM(64, 64, precision=p).products(64)[0].engine != "fma"
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,8 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     worst = [cost_rule(precision, options.number, options.seed) for precision in found if options.number]
     for result in worst:
         print(
-            f"{result['precision']}: the engine was chosen for {result['chosen']} of {result['shapes']} calls; "
-            f"worst {result['worst']:.2f} times the speed of multiply-add units, at {result['shape']}"
+            f"{result['precision']}: the engine was chosen for {result['chosen']} of {result['shapes']} "
+            f"calls; worst {result['worst']:.2f} times the speed of multiply-add units, at {result['shape']}"
         )
     print(write_results("engines", {"rows": rows, "rule": worst}))
     print(report.write())
@@ -83,7 +87,10 @@ def beside_pytorch(precision: str, threads: int) -> list[Row]:
                     round_seconds=ROUND_SECONDS,
                 )
                 ratio = ratio_summary(ratios(times, peer))
-                print(f"{precision:<8}{name:<16}{mode:<10}{threads}  {ratio['median']:.2f}x of {peer}", flush=True)
+                print(
+                    f"{precision:<8}{name:<16}{mode:<10}{threads}  {ratio['median']:.2f}x of {peer}",
+                    flush=True,
+                )
                 rows.append(
                     {
                         "shape": name,

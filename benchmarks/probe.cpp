@@ -67,12 +67,13 @@ double flops_per_second(double budget) {
 double multiply_add_latency(double budget) {
   Vec sum = all(0.5f), factor = all(0.9f), addend = all(0.1f);
   keep(factor), keep(addend);
-  return seconds_per_call(budget, [&] {
-           for (int n = 0; n < kLoop; ++n) {
-             sum = sum * factor + addend;
-             asm volatile("" : "+x"(sum));  // one chain: the loop may not be turned into another
-           }
-         }) /
+  return seconds_per_call(budget,
+                          [&] {
+                            for (int n = 0; n < kLoop; ++n) {
+                              sum = sum * factor + addend;
+                              asm volatile("" : "+x"(sum));  // one chain: the loop may not be turned into another
+                            }
+                          }) /
          kLoop;
 }
 
@@ -134,10 +135,11 @@ double cells_per_second(double budget) {
 double cell_latency(double budget) {
   Vec h = all(0.1f), c = all(0.1f), bias = all(0.2f);
   keep(bias);
-  return seconds_per_call(budget, [&] {
-           for (int n = 0; n < 256; ++n) h = cell(h + bias, h - bias, h, h + bias, c);
-           keep(h);
-         }) /
+  return seconds_per_call(budget,
+                          [&] {
+                            for (int n = 0; n < 256; ++n) h = cell(h + bias, h - bias, h, h + bias, c);
+                            keep(h);
+                          }) /
          256;
 }
 
@@ -173,8 +175,10 @@ int main(int argc, char** argv) {
   const double budget = std::atof(argv[2]) / 6;
   const long l1 = cache_bytes(_SC_LEVEL1_DCACHE_SIZE, 32 << 10), l2 = cache_bytes(_SC_LEVEL2_CACHE_SIZE, 1 << 20);
   std::printf("{\"flops\": %.4g, ", sum_over_threads(threads, [=] { return flops_per_second(budget); }));
-  std::printf("\"l2_bytes_per_s\": %.4g, ", sum_over_threads(threads, [=] { return bytes_per_second(budget, l2 / 2); }));
-  std::printf("\"l3_bytes_per_s\": %.4g, ", sum_over_threads(threads, [=] { return bytes_per_second(budget, l2 * 4); }));
+  std::printf("\"l2_bytes_per_s\": %.4g, ",
+              sum_over_threads(threads, [=] { return bytes_per_second(budget, l2 / 2); }));
+  std::printf("\"l3_bytes_per_s\": %.4g, ",
+              sum_over_threads(threads, [=] { return bytes_per_second(budget, l2 * 4); }));
   std::printf("\"cells_per_s\": %.4g, ", sum_over_threads(threads, [=] { return cells_per_second(budget); }));
   std::printf("\"multiply_add_s\": %.4g, \"cell_s\": %.4g, ", multiply_add_latency(budget), cell_latency(budget));
   std::printf("\"l1_bytes\": %ld, \"l2_bytes\": %ld}\n", l1, l2);

@@ -42,16 +42,16 @@ struct View3 {
 // The parameters of one layer and direction, PyTorch's shapes and gate order. What a cell does not have is null.
 template <class Real>
 struct RecurrentWeights {
-  const Real* weight_ih;  // [R*H, I]
-  const Real* weight_hh;  // [R*H, P]
-  const Real* bias_ih;    // [R*H] or null
-  const Real* bias_hh;    // [R*H] or null
-  const Real* weight_ch;  // [3*H] or null: peepholes, from c into i f o
-  const Real* weight_hr;  // [P, H] or null: the projection
-  const Real* gain_ih;    // [R*H] or null: of the normalized products with x; with it the other three
-  const Real* gain_hh;    // [R*H], of those with h
-  const Real* gain_c;     // [H], of the normalized c
-  const Real* bias_c;     // [H]
+  const Real* weight_ih;    // [R*H, I]
+  const Real* weight_hh;    // [R*H, P]
+  const Real* bias_ih;      // [R*H] or null
+  const Real* bias_hh;      // [R*H] or null
+  const Real* weight_ch;    // [3*H] or null: peepholes, from c into i f o
+  const Real* weight_hr;    // [P, H] or null: the projection
+  const Real* gain_ih;      // [R*H] or null: of the normalized products with x; with it the other three
+  const Real* gain_hh;      // [R*H], of those with h
+  const Real* gain_c;       // [H], of the normalized c
+  const Real* bias_c;       // [H]
   bool layer_norm = false;  // the products are normalized over units: packed, each gate's rows have mean 0
 };
 

@@ -128,8 +128,7 @@ Products RecurrentPlan<Real>::products(Index B) const {
 }
 
 template <class Real>
-std::unique_ptr<RecurrentTape<Real>> RecurrentPlan<Real>::forward(std::int64_t version,
-                                                                  RecurrentWeights<Real> weights,
+std::unique_ptr<RecurrentTape<Real>> RecurrentPlan<Real>::forward(std::int64_t version, RecurrentWeights<Real> weights,
                                                                   const RecurrentCall<Real>& call, bool training) {
   const TargetKernels& target = active_target();
   const CellKernels<Real>& kernels = kernels_of<Real>(target, cell_);

@@ -71,12 +71,12 @@ struct ForwardFrame : Layout<S> {
     bool hoisted;       // products with x made beforehand: only where a thread has all positions
     const Real* zeros;  // [H or P]
     Real* cells;
-    Index cell_rows;        // of a block
-    Real* gates;            // the tape, or a chunk's
-    Index gate_rows;        // of a block
-    Real* outputs;          // [B][H in whole vectors], what is to be projected
-    Real* masked;           // the tape's, by row [P]; or null
-    Real* products[2];      // with x and with h, to be normalized over units, or normalized over rows: as gates
+    Index cell_rows;    // of a block
+    Real* gates;        // the tape, or a chunk's
+    Index gate_rows;    // of a block
+    Real* outputs;      // [B][H in whole vectors], what is to be projected
+    Real* masked;       // the tape's, by row [P]; or null
+    Real* products[2];  // with x and with h, to be normalized over units, or normalized over rows: as gates
     typename L::Moments moments;
     Real* seen;             // [B][H in whole vectors], the c to be normalized
     Real* values;           // the tape's, of h's function, as cells; or null

@@ -382,8 +382,8 @@ LSTMX_INLINE void pack_transposed(const RealOf<S>* matrix, Index row, Index dept
 }
 
 // Packs a matrix [depth, n] (row stride `row`) for products: for each group of columns, its rows one after the other.
-// `order(k)` names the k-th row to pack, -1: zeros; mean(row) points to what is taken from a row, or is null. Returns the
-// end of what was written.
+// `order(k)` names the k-th row to pack, -1: zeros; mean(row) points to what is taken from a row, or is null. Returns
+// the end of what was written.
 template <class S, class Order, class Mean>
 LSTMX_INLINE RealOf<S>* pack_columns(const RealOf<S>* matrix, Index row, Index depth, Index n, RealOf<S>* packed,
                                      const Order& order, const Mean& mean) {
@@ -395,8 +395,8 @@ LSTMX_INLINE RealOf<S>* pack_columns(const RealOf<S>* matrix, Index row, Index d
       const RealOf<S>* less = from < 0 ? nullptr : mean(from);
       for (Index v = 0; v < vectors; ++v, packed += W) {
         const Index now = v + 1 < vectors ? W : lanes;
-        S::store(packed, from < 0 ? S::set(0.0f)
-                                  : load_less<S>(source + v * W, less ? less + first + v * W : nullptr, now));
+        S::store(packed,
+                 from < 0 ? S::set(0.0f) : load_less<S>(source + v * W, less ? less + first + v * W : nullptr, now));
       }
     }
   });
