@@ -252,23 +252,26 @@ def _step_line(row: Row) -> list[str]:
 
 def _engines(engines: dict[str, Any]) -> list[str]:
     head = ["shape", "T,B,I,H", "precision", "", "threads", "lstmx", "PyTorch", "ratio", "lowest", "highest"]
-    rule = [
-        f"At `{row['precision']}` the engine was chosen for {row['chosen']} of {row['shapes']} calls of random"
-        f" shapes; the worst of them had {row['worst']:.2f} times the speed of multiply-add units, at {row['shape']}"
-        " (at least 0.97)."
-        for row in engines["rule"]
-    ]
+    lines = [_engine_line(row) for row in engines["rows"]]
     return [
         "## Products by an engine",
         "",
-        f"Target `{engines['machine']['target']}`, at the precisions that it has an engine for: `highest` and",
-        "`high` beside PyTorch in float32, `medium` beside PyTorch in bfloat16. Microseconds.",
+        f"Target `{engines['machine']['target']}`, at the precisions that it has an engine for: `highest`",
+        "and `high` beside PyTorch in float32, `medium` beside PyTorch in bfloat16. Microseconds.",
         "",
-        *_markdown([*head, "at least", "reached"], [_engine_line(row) for row in engines["rows"]], left=4),
+        *_markdown([*head, "at least", "reached"], lines, left=4),
         "",
-        *rule,
+        *map(_rule_line, engines["rule"]),
         "",
     ]
+
+
+def _rule_line(row: Row) -> str:
+    return (
+        f"At `{row['precision']}` the engine was chosen for {row['chosen']} of {row['shapes']} calls of "
+        f"random shapes; the worst of them, {row['shape']}, had {row['worst']:.2f} times the speed of "
+        "multiply-add units (at least 0.97)."
+    )
 
 
 def _engine_line(row: Row) -> list[str]:

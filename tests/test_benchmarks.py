@@ -23,6 +23,7 @@ from lstmx._bench import Case, Disagreement, Worker, check_agreement, compare
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import engines  # noqa: E402
 import harness  # noqa: E402
 import precision  # noqa: E402
 import probe  # noqa: E402
@@ -455,6 +456,49 @@ def test_the_page_shows_variants(tmp_path, monkeypatch):
     text = report.write().read_text()
     assert "| 1,2,3,4 | one | 200 | 260 | 1.30 | 1.00 | 2.00 | 1.35 | yes |" in text
     assert "| 1,2,3,4 | two | 200 | 280 | 1.40 | 1.00 | 2.00 | 1.35 | **no** |" in text
+
+
+def test_the_page_shows_engines(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "PAGE", tmp_path / "page.md")
+    row = dataclasses.asdict(shapes.SHAPES["medium"]) | {
+        "shape": "medium",
+        "precision": "medium",
+        "threads": 1,
+        "peer": "torch-bf16",
+        "seconds": {"lstmx": 1e-4, "torch-bf16": 1.4e-4},
+        "ratio": {"median": 1.4, "low": 1.3, "high": 1.5},
+    }
+    rule = {"precision": "medium", "chosen": 3, "shapes": 4, "worst": 0.9, "shape": "1,2,3,4 training"}
+    content = {"machine": {"target": "some"}, "rows": [row], "rule": [rule]}
+    monkeypatch.setattr(report, "read_results", {"engines": content}.get)
+    text = report.write().read_text()
+    assert "medium | 64,48,96,160 | medium | inference | 1 | 100 | 140 | 1.40 | 1.30 | 1.50 |" in text
+    assert "chosen for 3 of 4 calls" in text
+    assert "1,2,3,4 training, had 0.90 times" in text
+
+
+class TestEngines:
+    def test_the_rule_is_measured_where_it_takes_the_engine(self):
+        with lstmx.targets.use("portable"):
+            assert engines.precisions() == []
+        if "emulated" not in lstmx.targets.supported():
+            pytest.skip("no engine runs here: the rule was NOT measured")
+        with lstmx.targets.use("emulated"):
+            assert engines.precisions() == ["highest", "high", "medium"]
+            result = engines.cost_rule("medium", 1, seed=8)
+        assert result["chosen"] == result["shapes"] == 2
+        assert 0 < result["worst"] < 1, "the emulation is slow"
+
+    @needs_torch
+    def test_beside_pytorch(self, monkeypatch):
+        """Both sides agree within what bf16 allows, in both modes."""
+        monkeypatch.setitem(shapes.SHAPES, "tiny", Case(3, 16, 32, 32))
+        monkeypatch.setitem(engines.AGAINST_TORCH_BY_ENGINE, "medium", {"tiny": None})
+        monkeypatch.setattr(engines, "ROUNDS", 1)
+        monkeypatch.setattr(engines, "ROUND_SECONDS", 0.001)
+        rows = engines.beside_pytorch("medium", 1)
+        assert [row["mode"] for row in rows] == ["inference", "training"]
+        assert {row["peer"] for row in rows} == {"torch-bf16"}
 
 
 def test_rows_of_another_machine_are_not_kept(tmp_path, monkeypatch):
