@@ -116,6 +116,8 @@ struct StagedForward : ForwardFrame<S> {
         tile.operand[0].row[i] = k.x[first + r + i];
         tile.operand[1].row[i] = k.entering[first + r + i];
         tile.c[i] = to + (r + i) * row_size;
+        // the tape's next rows are on their way while the tile is multiplied
+        for (int v = 0; a.tape && v < V; ++v) fetch<3>(tile.c[i] + v * tile.c_vector, W);
       }
       run_product<S, V, S::tile_rows[V], 0, 0>(m, tile);
     });
