@@ -237,8 +237,8 @@ def test_the_shapes_script_refuses_wrong_input(arguments, message):
     assert message in result.stderr
 
 
-# What is above the limit, and may not become slower than this: the cell of few units, where a layer's sums over
-# units are as much work as its products (benchmarks/ATTEMPTS.md).
+# What is above the limit, and may not become slower than this: sums over few units are as much work as
+# their products (benchmarks/ATTEMPTS.md).
 ABOVE = {("layer normalization", variants.SHAPES[0]): 1.5}
 
 
