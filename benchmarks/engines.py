@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     pinned = pin(1)
     if pinned is not None:
         pinned()
+    lstmx.set_num_threads(1)
     worst = [cost_rule(precision, options.number, options.seed) for precision in found if options.number]
     for result in worst:
         print(
