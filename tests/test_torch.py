@@ -370,6 +370,14 @@ class TestLSTM:
         with pytest.raises(RuntimeError, match="differentiate twice"):
             dx.sum().backward()
 
+    def test_a_penalty_on_gradients_is_refused_whatever_comes_from_above(self, path):
+        """The gradient of a sum of outputs is 1, which needs no gradient itself."""
+        lstm, x = lstmx.torch.LSTM(INPUTS, HIDDEN), make_input().requires_grad_()
+        loss = lstm(x)[0].sum()
+        (dx,) = torch.autograd.grad(loss, x, create_graph=True)
+        with pytest.raises(RuntimeError, match="differentiate twice"):
+            (loss + dx.square().sum()).backward()
+
     def test_under_autocast(self):
         lstm, x = lstmx.torch.LSTM(INPUTS, HIDDEN), make_input()
         with torch.autocast("cpu"):

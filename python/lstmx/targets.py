@@ -19,7 +19,7 @@ from lstmx import _core
 
 
 def compiled() -> tuple[str, ...]:
-    """Names of the targets in this build, slowest first.
+    """Names of the targets in this build, slowest first but for `emulated`, which is the slowest.
 
     Example:
         >>> import lstmx

@@ -10,7 +10,7 @@ weights live, and tapes, as long as autograd keeps them. float32 and float64; th
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,6 @@ from torch._C import (
     _len_torch_function_stack,
 )
 from torch._C._autograd import _top_saved_tensors_default_hooks
-from torch.autograd.function import once_differentiable
 
 from lstmx import _core
 
@@ -252,14 +251,32 @@ class _Recorded(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Any) -> Any:
-        dy, dh_n, dc_n, _ = gradients
-        need = ctx.needs_input_grad
-        options = ctx.batch, ctx.reverse, need[0], need[1] or need[2]
-        d = lstm_backward(dy, dh_n, dc_n, *ctx.saved_tensors, *options)
-        wanted = (gradient if needed else None for gradient, needed in zip(d, need, strict=False))
-        return *wanted, None, None, None, None  # no gradients by batch_sizes and what follows
+        return _once(_recorded_gradients, ctx, *gradients)
+
+
+def _recorded_gradients(ctx: Any, *gradients: Any) -> Any:
+    dy, dh_n, dc_n, _ = gradients
+    need = ctx.needs_input_grad
+    options = ctx.batch, ctx.reverse, need[0], need[1] or need[2]
+    d = lstm_backward(dy, dh_n, dc_n, *ctx.saved_tensors, *options)
+    wanted = (gradient if needed else None for gradient, needed in zip(d, need, strict=False))
+    return *wanted, None, None, None, None  # no gradients by batch_sizes and what follows
+
+
+def _once(gradients: Callable[..., Any], ctx: Any, *given: Any) -> Any:
+    """Gradients that, made with `create_graph=True`, refuse their own derivatives.
+
+    `once_differentiable` does so only where what comes from above needs gradients; a penalty on the gradient
+    of a sum of outputs would go without its part of them.
+    """
+    if not torch.is_grad_enabled():
+        return gradients(ctx, *given)
+    with torch.no_grad():
+        made = gradients(ctx, *given)
+    tensors = [None if d is None else d.detach().requires_grad_() for d in made]
+    message = b"lstmx.torch: trying to differentiate twice an LSTM, which has no second derivatives"
+    return torch._C._functions.DelayedError(message, len(tensors))(*tensors)  # type: ignore[arg-type]
 
 
 def _below_autograd(*inputs: Any) -> Any:
@@ -299,8 +316,7 @@ class _Direct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        # with create_graph=True the result must refuse its own derivative; the usual call need not pay for it
-        return (_refuse_twice if torch.is_grad_enabled() else _gradients)(ctx, *gradients)
+        return _once(_gradients, ctx, *gradients)
 
 
 def _gradients(ctx: Any, *gradients: Tensor | None) -> Any:
@@ -310,7 +326,6 @@ def _gradients(ctx: Any, *gradients: Tensor | None) -> Any:
     return *d, None  # autograd drops the gradients of weights that need none
 
 
-_refuse_twice = once_differentiable(_gradients)
 _apply_directly = super(torch.autograd.Function, _Direct).apply  # `apply` without its part for transforms
 
 
