@@ -14,7 +14,7 @@ using namespace lstmx;
 
 namespace {
 
-constexpr Index tile = 512, result = 256;
+constexpr Index tile = tile_size, result = result_size;
 
 float widened(Bf16 x) {
   const uint32_t bits = uint32_t{x} << 16;

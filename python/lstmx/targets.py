@@ -30,7 +30,7 @@ def compiled() -> tuple[str, ...]:
 
 
 def supported() -> tuple[str, ...]:
-    """Names of the compiled targets that this machine can run, slowest first."""
+    """Names of the compiled targets that this machine can run, in the order of `compiled`."""
     return tuple(_core.supported_targets())
 
 

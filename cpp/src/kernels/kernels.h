@@ -82,8 +82,10 @@ struct RecurrentSizes {
 // A number as the upper half of a float.
 using Bf16 = uint16_t;
 
-// What an engine multiplies: the sum over k of tiles of rows times tiles of columns. A tile is 16 of either by a block
-// of 32 k, as generic/tiles.h lays them out.
+// A tile is 16 rows or columns by a block of 32 k, as generic/tiles.h lays them out; a result's, 16 by 16.
+constexpr Index tile_size = 512, result_size = 256;
+
+// What an engine multiplies: the sum over k of tiles of rows times tiles of columns.
 struct TileProduct {
   const Bf16* a[2];  // [block][part][tile] of up to two tiles of rows
   const Bf16* b[4];  // the same of columns: two, or four where there is one tile of rows

@@ -10,10 +10,10 @@ from abc import abstractmethod
 from typing import Any
 
 from lstmx._checks import FloatArray, check_choice, check_float
-from lstmx._inputs import Spans, as_floats
+from lstmx._inputs import Spans
 from lstmx.layers.arena import Shape
 from lstmx.layers.blocks import DoubleArray, map_rows
-from lstmx.layers.module import Backward, Module
+from lstmx.layers.module import Backward, Module, SameShapeBackward
 
 
 class _Function(Module):
@@ -43,17 +43,12 @@ class _Function(Module):
         return y, None, _FunctionBackward(self, y)
 
 
-class _FunctionBackward(Backward):
-    __slots__ = ("_dtype", "_layer", "_shape")
+class _FunctionBackward(SameShapeBackward):
+    __slots__ = ("_layer",)
 
     def __init__(self, layer: _Function, y: FloatArray) -> None:
-        super().__init__(y)
+        super().__init__(y.shape, y.dtype, y)
         self._layer = layer
-        self._dtype = y.dtype
-        self._shape = y.shape
-
-    def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_floats(name, dy, self._shape, self._dtype)
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstmx._checks import FloatArray, check_bool, check_float, check_int
-from lstmx._inputs import Spans, as_floats, check_dtype, padded_steps
+from lstmx._inputs import Spans, check_dtype, padded_steps
 from lstmx.layers.arena import Parameter, Shape
 from lstmx.layers.blocks import DoubleArray, column_sums, row_blocks, sum_rows
-from lstmx.layers.module import Backward, Module
+from lstmx.layers.module import Backward, Module, SameShapeBackward
 
 
 class BatchNorm(Module):
@@ -195,19 +195,15 @@ def _spread(rows: FloatArray, padded: NDArray[np.bool_] | None, shape: Shape) ->
     return array
 
 
-class _BatchNormBackward(Backward):
+class _BatchNormBackward(SameShapeBackward):
     """`fixed`: whether the statistics are constants, rather than those of x itself."""
 
-    __slots__ = ("_fixed", "_layer", "_shape")
+    __slots__ = ("_fixed", "_layer")
 
     def __init__(self, layer: BatchNorm, shape: Shape, fixed: bool, *kept: Any) -> None:
-        super().__init__(*kept, layer.params["weight"].copy())
+        super().__init__(shape, layer.dtype, *kept, layer.params["weight"].copy())
         self._layer = layer
-        self._shape = shape
         self._fixed = fixed
-
-    def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_floats(name, dy, self._shape, self._layer.dtype)
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from lstmx._checks import FLOAT32, FloatArray, check_float
-from lstmx._inputs import Spans, as_floats
+from lstmx._inputs import Spans
 from lstmx.layers.arena import Shape
-from lstmx.layers.module import Backward, Module
+from lstmx.layers.module import Backward, Module, SameShapeBackward
 
 
 def draw_mask(shape: Shape, p: float, rng: np.random.Generator, dtype: np.dtype[Any] = FLOAT32) -> FloatArray:
@@ -88,16 +88,11 @@ class Dropout(Module):
         return x, None, _DropoutBackward(x, None)
 
 
-class _DropoutBackward(Backward):
-    __slots__ = ("_dtype", "_shape")
+class _DropoutBackward(SameShapeBackward):
+    __slots__ = ()
 
     def __init__(self, x: FloatArray, mask: FloatArray | None) -> None:
-        super().__init__(mask)
-        self._dtype = x.dtype
-        self._shape = x.shape
-
-    def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_floats(name, dy, self._shape, self._dtype)
+        super().__init__(x.shape, x.dtype, mask)
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from lstmx._checks import FloatArray, check_float, check_int
-from lstmx._inputs import Spans, as_floats, check_dtype
+from lstmx._inputs import Spans, check_dtype
 from lstmx.layers.arena import Parameter, Shape
 from lstmx.layers.blocks import DoubleArray, column_sums, row_blocks, row_sums
-from lstmx.layers.module import Backward, Module
+from lstmx.layers.module import Backward, Module, SameShapeBackward
 
 
 class LayerNorm(Module):
@@ -106,16 +106,12 @@ class LayerNorm(Module):
         return y.reshape(x.shape), (mean, scale)
 
 
-class _LayerNormBackward(Backward):
-    __slots__ = ("_layer", "_shape")
+class _LayerNormBackward(SameShapeBackward):
+    __slots__ = ("_layer",)
 
     def __init__(self, layer: LayerNorm, x: FloatArray, mean: DoubleArray, scale: DoubleArray) -> None:
-        super().__init__(x, mean, scale, layer.params["weight"].copy())
+        super().__init__(x.shape, layer.dtype, x, mean, scale, layer.params["weight"].copy())
         self._layer = layer
-        self._shape = x.shape
-
-    def _check_dy(self, name: str, dy: Any) -> FloatArray:
-        return as_floats(name, dy, self._shape, self._layer.dtype)
 
     def _run(
         self, dy: FloatArray | None, dstate: None, need_dx: bool, need_dstate: bool

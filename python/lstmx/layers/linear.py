@@ -17,10 +17,10 @@ from lstmx._inputs import Spans, as_dense, check_dtype
 from lstmx.layers.arena import Arena, Parameter, Shape
 from lstmx.layers.initial import fill_glorot, fill_normal, fill_uniform
 from lstmx.layers.module import Backward, Module
-from lstmx.layers.products import Products, Settings, new_linear_plan, products_of
+from lstmx.layers.products import HasSettings, Products, Settings, new_linear_plan, products_of
 
 
-class Linear(Module):
+class Linear(HasSettings, Module):
     """`y = x @ weight.T + bias` over the last axis of x.
 
     Args:
@@ -115,16 +115,6 @@ class Linear(Module):
     def out_features(self) -> int:
         """Width of y."""
         return self.output_size
-
-    @property
-    def precision(self) -> str | None:
-        """How exact products have to be; None: as the process or the thread says."""
-        return self._settings.precision
-
-    @property
-    def engine(self) -> str:
-        """What makes products: "auto", "fma" or "tiles"."""
-        return self._settings.engine
 
     def products(self, rows: int) -> Products:
         """Return what makes the products on the active target in a call with so many rows of x.

@@ -95,6 +95,20 @@ class Backward(ABC):
     ) -> tuple[FloatArray | None, Any]: ...
 
 
+class SameShapeBackward(Backward):
+    """Base of those whose y has the shape of x, and no state."""
+
+    __slots__ = ("_dtype", "_shape")
+
+    def __init__(self, shape: Shape, dtype: np.dtype[Any], *kept: Any) -> None:
+        super().__init__(*kept)
+        self._shape = shape
+        self._dtype = dtype
+
+    def _check_dy(self, name: str, dy: Any) -> FloatArray:
+        return as_floats(name, dy, self._shape, self._dtype)
+
+
 class Module(ABC):
     """Base of all layers. Calling one infers, `forward` trains; both take `(x, state, *, lengths, resets)`.
 

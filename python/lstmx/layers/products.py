@@ -52,6 +52,22 @@ class Settings(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value != usual[name]}
 
 
+class HasSettings:
+    """What a layer with `_settings` shows of them."""
+
+    _settings: Settings
+
+    @property
+    def precision(self) -> str | None:
+        """How exact products have to be; None: as the process or the thread says."""
+        return self._settings.precision
+
+    @property
+    def engine(self) -> str:
+        """What makes products: "auto", "fma" or "tiles"."""
+        return self._settings.engine
+
+
 def new_linear_plan(
     in_features: int, out_features: int, dtype: np.dtype[Any], settings: Settings
 ) -> _core.LinearPlan:

@@ -25,7 +25,7 @@ from lstmx.layers.direction import BOTH, FORWARD, REVERSE
 from lstmx.layers.initial import fill_glorot, fill_uniform
 from lstmx.layers.masks import Drops
 from lstmx.layers.module import Backward, Module
-from lstmx.layers.products import Products, Settings, new_linear_plan, products_of
+from lstmx.layers.products import HasSettings, Products, Settings, new_linear_plan, products_of
 from lstmx.layers.record import Record
 from lstmx.layers.stack import Cell, CellsBackward, Layer, StackBackward, run
 from lstmx.layers.states import HalfLayout, State, StateLayout, cells_of
@@ -34,7 +34,7 @@ from lstmx.layers.states import HalfLayout, State, StateLayout, cells_of
 _GATE_BIAS = -2.0
 
 
-class Recurrent(Module):
+class Recurrent(HasSettings, Module):
     """Base of the recurrent layers; see `LSTM` for what its arguments mean."""
 
     _TRANSIENT = Module._TRANSIENT | {"_layers"}
@@ -131,16 +131,6 @@ class Recurrent(Module):
         names = [name for name in inspect.signature(type(self)).parameters if name not in others]
         arguments = {name: _as_json(getattr(self, name)) for name in names}
         return {"type": type(self).__name__} | arguments | self._settings.config()
-
-    @property
-    def precision(self) -> str | None:
-        """How exact products have to be; None: as the process or the thread says."""
-        return self._settings.precision
-
-    @property
-    def engine(self) -> str:
-        """What makes products: "auto", "fma" or "tiles"."""
-        return self._settings.engine
 
     def products(self, batch_size: int) -> list[Products]:
         """Return what makes each layer's products on the active target in a call with so many rows.

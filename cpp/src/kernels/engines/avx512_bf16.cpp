@@ -12,9 +12,11 @@ namespace {
 
 using lstmx::Bf16;
 using lstmx::Index;
+using lstmx::result_size;
+using lstmx::tile_size;
 using lstmx::TileProduct;
 
-constexpr Index tile_size = 512, row_size = 32, result_size = 256;
+constexpr Index row_size = 32;  // numbers of a row of a tile
 constexpr int pairs = 16;
 
 // M rows of one tile of rows by V tiles of columns

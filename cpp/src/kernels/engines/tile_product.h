@@ -12,10 +12,9 @@ namespace {
 
 using lstmx::Bf16;
 using lstmx::Index;
+using lstmx::result_size;
+using lstmx::tile_size;
 using lstmx::TileProduct;
-
-constexpr Index tile_size = 512;    // numbers of a tile of bf16
-constexpr Index result_size = 256;  // of a tile of float32
 
 template <class Ops, int parts>
 struct TileProducts {

@@ -19,7 +19,8 @@ constexpr bool makes_parts = requires(typename S::Vec v) { S::paired_bf16(v, v);
 template <class S>
 struct Tiles {
   using Vec = typename S::Vec;
-  static constexpr Index side = 16, depth = 32, size = side * depth;
+  static constexpr Index side = 16, depth = 32, size = lstmx::tile_size;
+  static_assert(size == side * depth);
   static constexpr Index floats = size * sizeof(Bf16) / sizeof(float);  // that a tile takes
   static constexpr float least = 7.8886090522101181e-31f;               // 2^-100
   static constexpr float most = 3.3e38f;                                // bf16 rounds more than 3.3895e38 to infinity
@@ -138,7 +139,7 @@ struct Tiles {
     }
   }
 
-  // Whether none of n rows is out of range; otherwise body(row) for those that are.
+  // body(row) for those of n rows that are out of range
   template <class Body>
   static void for_unfit(const unsigned char* unfit, Index n, const Body& body) {
     for (Index r = 0; r < n; ++r)
